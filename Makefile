@@ -1,0 +1,52 @@
+# Every target does its own set-up: a fresh machine needs Python 3.11 or newer and make, nothing else.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
+
+.PHONY: demo test lint types docs bench bench-gpu clean
+
+demo: $(VENV)/.demo
+	$(BIN)/tt-conv demo
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks.run
+
+# Runs with $(PYTHON) itself: a GPU machine brings its own build of PyTorch.
+bench-gpu:
+	$(PYTHON) -m benchmarks.gpu
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[applications]'
+	@touch $@
+
+$(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[applications,test]'
+	@touch $@
+
+$(VENV)/.dev: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[applications,test,dev]'
+	@touch $@
+
+$(VENV)/.docs: $(BIN)/python pyproject.toml constraints.txt
+	$(INSTALL) -e '.[applications,docs]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist docs/_build docs/gallery *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis

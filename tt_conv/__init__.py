@@ -1,0 +1,46 @@
+"""Tensor decomposition for convolutional and recurrent video networks, on TensorLy and PyTorch."""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from tt_conv._version import __version__
+
+if TYPE_CHECKING:
+    from tt_conv.conv_tt_layer import ConvTT
+
+__all__ = ["ConvTT", "__version__"]
+
+# Public name -> the module that defines it, imported at first use: `tt-conv --help` does not wait for torch.
+_DEFINED_IN = {
+    "ConvTT": "tt_conv.conv_tt_layer",
+}
+
+
+class _Package(ModuleType):
+    """Keeps a public function reachable whose subpackage has the same name.
+
+    Importing ``tt_conv.conv_einsum`` makes Python bind the subpackage as an attribute of this module,
+    which would shadow the function ``tt_conv.conv_einsum``.
+    """
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if isinstance(value, ModuleType) and name in _DEFINED_IN:
+            value = getattr(value, name)
+        super().__setattr__(name, value)
+
+
+def __getattr__(name: str) -> object:
+    if name not in _DEFINED_IN:
+        raise AttributeError(f"module 'tt_conv' has no attribute {name!r}")
+    value = getattr(import_module(_DEFINED_IN[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+sys.modules[__name__].__class__ = _Package
