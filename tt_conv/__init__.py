@@ -9,12 +9,16 @@ from tt_conv._version import __version__
 
 if TYPE_CHECKING:
     from tt_conv.conv_tt_layer import ConvTT
+    from tt_conv.conv_tt_tensor import ConvTTTensor
+    from tt_conv.decomposition import conv_tt
 
-__all__ = ["ConvTT", "__version__"]
+__all__ = ["ConvTT", "ConvTTTensor", "conv_tt", "__version__"]
 
 # Public name -> the module that defines it, imported at first use: `tt-conv --help` does not wait for torch.
 _DEFINED_IN = {
     "ConvTT": "tt_conv.conv_tt_layer",
+    "ConvTTTensor": "tt_conv.conv_tt_tensor",
+    "conv_tt": "tt_conv.decomposition",
 }
 
 
