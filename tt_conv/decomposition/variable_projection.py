@@ -11,6 +11,7 @@ At one frequency, with C_m = G_M ... G_m and v_m = u_m + G_{m-1} v_{m-1},
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,17 +28,24 @@ RIDGE = 1e-14
 
 @dataclass(frozen=True)
 class Frame:
-    """Frames that the same terms see, side by side.
+    """Frames that are seen by the same terms, side by side.
 
     Attributes
     ----------
     target : Tensor [F, O, columns], complex
         What the train must produce, multiplied by the grid's scale.
     terms : tuple of (level, projection kernel size)
+    numbers : tuple of int
+        The frames, in the order of their columns.
     """
 
     target: Tensor
     terms: tuple[Term, ...]
+    numbers: tuple[int, ...]
+
+    def entries(self, rank: tuple[int, ...]) -> int:
+        """Unknowns per column: taps and channels of all projections."""
+        return sum(rank[level] * math.prod(size) for level, size in self.terms)
 
 
 @dataclass
