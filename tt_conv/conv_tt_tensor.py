@@ -1,4 +1,4 @@
-"""The Conv-TT format of a causal convolution's kernel: projections, cores, and the dense kernel they stand for."""
+"""The Conv-TT format of a causal convolution's kernel: projections and cores, and what they stand for."""
 
 from __future__ import annotations
 
@@ -60,9 +60,9 @@ class ConvTTTensor:
         v_m = u_m + G_{m-1} * v_{m-1}
         y   = G_M * v_M
 
-    The kernel is what this makes of an impulse in each frame and input channel. Kernels are stored as PyTorch's
-    convolutions apply them (cross-correlation), so it has the layout of ``Conv2d.weight`` with the frames as
-    the first kernel axis.
+    The kernel is what this makes of an impulse in each frame and input channel. Kernels are stored as
+    PyTorch's convolutions apply them (cross-correlation), so it has the layout of ``Conv2d.weight`` with the
+    frames as the first kernel axis.
 
     Parameters
     ----------
@@ -159,7 +159,9 @@ class ConvTTTensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """[O, I, N, *K] of the dense kernel."""
-        support = dense_support([tuple(p.shape[3:]) for p in self.projections], [tuple(g.shape[2:]) for g in self.cores])
+        support = dense_support(
+            [tuple(p.shape[3:]) for p in self.projections], [tuple(g.shape[2:]) for g in self.cores]
+        )
         return (self.cores[-1].shape[0], self.projections[0].shape[1], self.steps, *support)
 
     @property
@@ -192,7 +194,8 @@ class ConvTTTensor:
         """
         half = self.dtype in (torch.float16, torch.bfloat16)
         projections, cores = (
-            [factor.float() if half else factor for factor in factors] for factors in (self.projections, self.cores)
+            [factor.float() if half else factor for factor in factors]
+            for factors in (self.projections, self.cores)
         )
         value: Tensor | None = None
         for projection, core, frames in zip(
@@ -220,7 +223,9 @@ class ConvTTTensor:
 
     def to(self, *args: Any, **kwargs: Any) -> ConvTTTensor:
         """The same train on another device or in another dtype; takes what `torch.Tensor.to` takes."""
-        return self._with([f.to(*args, **kwargs) for f in self.projections], [f.to(*args, **kwargs) for f in self.cores])
+        return self._with(
+            [f.to(*args, **kwargs) for f in self.projections], [f.to(*args, **kwargs) for f in self.cores]
+        )
 
     def detach(self) -> ConvTTTensor:
         """The same train, cut off from the graph that computed it."""
@@ -251,7 +256,9 @@ class ConvTTTensor:
         )
 
 
-def level_spans(projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+def level_spans(
+    projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]
+) -> list[tuple[int, ...]]:
     """Support, per spatial axis, of what each level adds to the dense kernel: G_M ... G_m P_m.
 
     Parameters
@@ -275,7 +282,9 @@ def level_spans(projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[
     return spans
 
 
-def dense_support(projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+def dense_support(
+    projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]
+) -> tuple[int, ...]:
     """Spatial size of the dense kernel: the widest span of any level, axis by axis."""
     return tuple(max(axis) for axis in zip(*level_spans(projection_sizes, core_sizes), strict=True))
 
@@ -311,7 +320,7 @@ def _centred_sum(one: Tensor, other: Tensor) -> Tensor:
 def _check_kinds(projections: list[Tensor], cores: list[Tensor]) -> None:
     if not cores or len(projections) != len(cores):
         raise ValueError(
-            f"a Conv-TT of order M has M projections and M >= 1 cores, got {len(projections)} and {len(cores)}"
+            f"a Conv-TT has M >= 1 cores and as many projections, got {len(cores)} and {len(projections)}"
         )
     for name, factors in (("projections", projections), ("cores", cores)):
         for n, factor in enumerate(factors):
@@ -329,16 +338,22 @@ def _check_kinds(projections: list[Tensor], cores: list[Tensor]) -> None:
 def _check_shapes(projections: list[Tensor], cores: list[Tensor]) -> None:
     dim = cores[0].ndim - 2
     if not 1 <= dim <= 3:
-        raise ValueError(f"cores are [R_(m+1), R_m, *k] with 1 to 3 kernel axes, got shape {tuple(cores[0].shape)}")
+        raise ValueError(
+            f"cores are [R_(m+1), R_m, *k] with 1 to 3 kernel axes, got shape {tuple(cores[0].shape)}"
+        )
     for name, factors, ndim in (("projections", projections, dim + 3), ("cores", cores, dim + 2)):
         for n, factor in enumerate(factors):
             shape = tuple(factor.shape)
             if factor.ndim != ndim:
-                raise ValueError(f"{name}[{n}] must have {ndim} axes ({dim} of them spatial), got shape {shape}")
+                raise ValueError(
+                    f"{name}[{n}] must have {ndim} axes ({dim} of them spatial), got shape {shape}"
+                )
             if math.prod(shape) == 0:
                 raise ValueError(f"{name}[{n}] is empty: shape {shape}")
             if any(k % 2 == 0 for k in shape[-dim:]):
-                raise ValueError(f"kernel sizes must be odd, so that kernels have a centre; {name}[{n}] has {shape}")
+                raise ValueError(
+                    f"kernel sizes must be odd, so that kernels have a centre; {name}[{n}] has {shape}"
+                )
     inputs, lags = projections[0].shape[1:3]
     for level, (projection, core) in enumerate(zip(projections, cores, strict=True)):
         if tuple(projection.shape[1:3]) != (inputs, lags):
@@ -348,8 +363,8 @@ def _check_shapes(projections: list[Tensor], cores: list[Tensor]) -> None:
             )
         if core.shape[1] != projection.shape[0]:
             raise ValueError(
-                f"cores[{level}] takes rank {core.shape[1]} (its axis 1), but projections[{level}] gives rank "
-                f"{projection.shape[0]} (its axis 0)"
+                f"cores[{level}] takes rank {core.shape[1]} (its axis 1), but projections[{level}] gives "
+                f"rank {projection.shape[0]} (its axis 0)"
             )
         if level + 1 < len(cores) and core.shape[0] != cores[level + 1].shape[1]:
             raise ValueError(

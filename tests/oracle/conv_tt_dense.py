@@ -17,7 +17,7 @@ def full_convolution(left, right):
 
 
 def conv_tt_dense(projections, cores, window="sliding"):
-    """Dense kernel [O, I, N, *K]: each level sends each frame of its window through its core and all later ones."""
+    """Dense kernel [O, I, N, *K]: each level sends the frames of its window through its core and all later."""
     order, lags = len(cores), projections[0].shape[2]
     steps = lags if window == "fixed" else lags + order - 1
     kernels = {}
@@ -32,6 +32,8 @@ def conv_tt_dense(projections, cores, window="sliding"):
     dense = np.zeros((cores[-1].shape[0], projections[0].shape[1], steps, *size))
     for frame, parts in kernels.items():
         for part in parts:
-            centre = tuple(slice((n - k) // 2, (n + k) // 2) for n, k in zip(size, part.shape[2:], strict=True))
+            centre = tuple(
+                slice((n - k) // 2, (n + k) // 2) for n, k in zip(size, part.shape[2:], strict=True)
+            )
             dense[(slice(None), slice(None), frame, *centre)] += part
     return dense

@@ -13,6 +13,7 @@ from tt_conv.decomposition.search import find_cores
 from tt_conv.decomposition.sketch import expand, sketch
 from tt_conv.decomposition.train import Target, Train
 
+
 @dataclass(frozen=True)
 class Settings:
     """What the search and the refinement may spend.

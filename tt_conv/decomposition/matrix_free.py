@@ -1,8 +1,8 @@
 """Gauss-Newton over projections and cores together, for kernels whose system is too large to write down.
 
-Products with the Jacobian and its transpose run along the train, at every frequency at once; conjugate gradients
-solve the damped system. The preconditioner treats every factor by itself, as one sweep of alternating least
-squares would; it also serves as the damping, so that nothing depends on how the factors are scaled.
+Products with the Jacobian and its transpose run along the train, at every frequency at once; conjugate
+gradients solve the damped system. The preconditioner treats every factor by itself, as one sweep of alternating
+least squares would; it also serves as the damping, so that nothing depends on how the factors are scaled.
 """
 
 from __future__ import annotations
@@ -14,13 +14,11 @@ import torch
 from torch import Tensor
 
 from tt_conv.decomposition.fourier import Size
+from tt_conv.decomposition.linear_algebra import ridged_cholesky, unfold_gram
 from tt_conv.decomposition.train import Target
 
 Metric = Callable[[Tensor], Tensor]
 """Applies the second moment of the input to a scaled spectrum [N, F, O, I]."""
-
-# Singular blocks (ranks larger than what the kernel shows) still need a factorization.
-RIDGE = 1e-12
 
 # Relative error below which there is nothing but rounding.
 FINISHED = 1e-13
@@ -84,11 +82,9 @@ class Linearisation:
         """How the output changes with the factors."""
         cores = self._spectra(step.cores, self.train.core_sizes)
         projections = self._spectra(step.projections, self.train.projection_sizes)
-        change: Tensor | None = None
-        for level in range(self.train.order):
-            below = None
-            if level and change is not None:
-                below = cores[level - 1] @ self.values[level - 1] + self.cores[level - 1] @ change
+        change = self._joined(0, projections[0], None)
+        for level in range(1, self.train.order):
+            below = cores[level - 1] @ self.values[level - 1] + self.cores[level - 1] @ change
             change = self._joined(level, projections[level], below)
         return self.scale * (cores[-1] @ self.values[-1] + self.cores[-1] @ change)
 
@@ -133,15 +129,19 @@ class Preconditioner:
             value = at.values[level]
             right = (value.conj() @ value.mT).sum(0)
             # The scale is in the chain; here the frequencies are averaged.
-            right = right * grid.scale.square()[:, None, None] if level == train.order - 1 else right / len(grid)
+            right = (
+                right * grid.scale.square()[:, None, None] if level == train.order - 1 else right / len(grid)
+            )
             if level == train.order - 1:
                 left = torch.eye(train.outputs, dtype=torch.float64, device=grid.device)
             size = train.core_sizes[level]
-            self.core_blocks.append((_cholesky(left), _cholesky(_unfolded(grid.gram(right[None], size, size)[0]))))
+            self.core_blocks.append(
+                (ridged_cholesky(left), ridged_cholesky(unfold_gram(grid.gram(right[None], size, size)[0])))
+            )
             chain = chain @ at.cores[level]
             size = train.projection_sizes[level]
             self.projection_blocks.append(
-                _cholesky(_unfolded(grid.gram((chain.mH @ chain)[None], size, size)[0]))
+                ridged_cholesky(unfold_gram(grid.gram((chain.mH @ chain)[None], size, size)[0]))
             )
         self.core_blocks.reverse()
         self.projection_blocks.reverse()
@@ -252,18 +252,3 @@ def _identity(spectrum: Tensor) -> Tensor:
 
 def _squared(spectrum: Tensor, apply: Metric) -> float:
     return float((spectrum.conj() * apply(spectrum)).real.sum())
-
-
-def _unfolded(gram: Tensor) -> Tensor:
-    """[s, s', r, r'] to [(s, r), (s', r')]."""
-    return gram.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-
-
-def _cholesky(matrix: Tensor) -> Tensor:
-    ridge = RIDGE * float(matrix.diagonal().mean()) + torch.finfo(torch.float64).tiny
-    while True:
-        ridged = matrix + torch.diag_embed(torch.full_like(matrix[0], ridge))
-        factor, failed = torch.linalg.cholesky_ex(ridged)
-        if not int(failed):
-            return factor
-        ridge *= 10

@@ -47,7 +47,7 @@ def polish(
 
 
 def best_projections(target: Target, cores: list[Tensor]) -> list[Tensor]:
-    """Projections [frames of the window, taps, R_m, I] that fit best, given the cores [taps, R_{m+1}, R_m]."""
+    """Projections [frames of the window, taps, R_m, I] that fit best, given cores [taps, R_{m+1}, R_m]."""
     train = target.train
     problem = target.whole()
     found: dict[tuple[int, int], Tensor] = {}
@@ -55,4 +55,6 @@ def best_projections(target: Target, cores: list[Tensor]) -> list[Tensor]:
         for projection, (level, _) in zip(state.projections, group.terms, strict=True):
             for frame, part in zip(group.numbers, projection[0].split(train.inputs, -1), strict=True):
                 found[level, frame] = part
-    return [torch.stack([found[level, frame] for frame in frames]) for level, frames in enumerate(train.windows)]
+    return [
+        torch.stack([found[level, frame] for frame in frames]) for level, frames in enumerate(train.windows)
+    ]

@@ -63,7 +63,6 @@ def find_cores(target: Target, generator: torch.Generator, rounds: int) -> list[
     return best
 
 
-
 def is_settled(errors: list[float]) -> bool:
     """Whether the errors that independent searches ended with say that more would not help."""
     ranked = sorted(errors)

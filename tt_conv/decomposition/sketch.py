@@ -10,6 +10,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from tt_conv.decomposition.linear_algebra import ridged_cholesky, unfold_gram
 from tt_conv.decomposition.matrix_free import Factors, Linearisation
 from tt_conv.decomposition.polish import best_projections
 from tt_conv.decomposition.train import Target, Train
@@ -87,8 +88,6 @@ def _best_last_core(target: Target, small: Target, factors: Factors) -> Tensor:
     value = Linearisation(small, factors).values[-1]
     scale = grid.scale[:, None, None]
     gram = grid.gram((scale.square() * (value.conj() @ value.mT).sum(0))[None], size, size)[0]
-    normal = gram.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
-    rhs = grid.adjoint((scale * target.spectrum @ value.mH).sum(0), size)
-    flat = rhs.permute(0, 2, 1).flatten(0, 1)
-    solution = torch.linalg.lstsq(normal, flat, driver="gelsd" if normal.device.type == "cpu" else None).solution
-    return solution.unflatten(0, (-1, rhs.shape[-1])).permute(0, 2, 1)
+    rhs = grid.adjoint((scale * target.spectrum @ value.mH).sum(0), size).permute(0, 2, 1)
+    solution = torch.cholesky_solve(rhs.flatten(0, 1), ridged_cholesky(unfold_gram(gram)))
+    return solution.view_as(rhs).permute(0, 2, 1)

@@ -86,7 +86,7 @@ def at_random(target: Target, generator: torch.Generator, effort: Effort) -> lis
 
 
 def batch_size(problem: VariableProjection, rank: tuple[int, ...], unknowns: int) -> int:
-    """How many starts to treat at once: many of the small, where the time goes into overhead; 0 if none fits."""
+    """How many starts to treat at once: many small ones, whose time is overhead; 0 if none fits."""
     table = max(f.entries(rank) * f.target.shape[-1] for f in problem.frames) * unknowns
     wanted = 16 if unknowns <= 60 else 8 if unknowns <= 150 else 4 if unknowns <= 400 else 2
     return min(wanted, MEMORY // table)
@@ -101,7 +101,9 @@ def _level_by_level(
     train = target.train
     cores: list[Tensor] = []
     # Exact without noise, where the core is taller than wide.
-    guess = left_factor(target.grid, torch.cat(list(target.spectrum), 2), train.rank[-1], train.core_sizes[-1])
+    guess = left_factor(
+        target.grid, torch.cat(list(target.spectrum), 2), train.rank[-1], train.core_sizes[-1]
+    )
     for level in reversed(range(train.order)):
         alone, together = stage(level)
         batch = max(1, batch_size(alone, train.rank[level:], train.core_entries(level)))

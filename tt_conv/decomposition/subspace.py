@@ -1,9 +1,9 @@
 """A tall polynomial factor from its left null space, without a search.
 
-If W = G X with a tall G [O, R, *k], then the row filters q with q * G = 0 are those with q * W = 0. They are the
-left null space of a block-Toeplitz matrix of W, and G in turn is what they all annihilate, up to an invertible
-R x R matrix (Moulines, Duhamel, Cardoso, Mayrargue 1995). With noise, smallest eigenvectors take the place of
-null vectors.
+If W = G X with a tall G [O, R, *k], then the row filters q with q * G = 0 are those with q * W = 0. They are
+the left null space of a block-Toeplitz matrix of W, and G in turn is what they all annihilate, up to an
+invertible R x R matrix (Moulines, Duhamel, Cardoso, Mayrargue 1995). With noise, smallest eigenvectors take the
+place of null vectors.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.decomposition.fourier import FourierGrid, Size
+from tt_conv.decomposition.linear_algebra import unfold_gram
 from tt_conv.decomposition.train import Target
 from tt_conv.decomposition.variable_projection import Frame, VariableProjection
 
@@ -43,13 +44,35 @@ def left_factor(grid: FourierGrid, spectrum: Tensor, rank: int, size: Size) -> T
     filter_size = _filter_size(grid.size, rows, rank, size)
     if filter_size is None:
         return None
-    outer = (spectrum @ spectrum.mH)[None]
-    gram = grid.gram(outer.conj(), filter_size, filter_size)[0].permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
     null = rows * math.prod(filter_size) - rank * _product_entries(filter_size, size)
-    filters = torch.linalg.eigh(gram)[1][:, :null].T.unflatten(1, (-1, rows)).permute(1, 0, 2)
+    filters = torch.linalg.eigh(_toeplitz_gram(grid, spectrum, filter_size))[1][:, :null]
+    filters = filters.T.unflatten(1, (-1, rows)).permute(1, 0, 2)
     spectra = grid.spectrum(filters, filter_size) * grid.scale[:, None, None]
-    products = grid.gram((spectra.mH @ spectra)[None], size, size)[0].permute(0, 2, 1, 3).flatten(2).flatten(0, 1)
+    products = unfold_gram(grid.gram((spectra.mH @ spectra)[None], size, size)[0])
     return torch.linalg.eigh(products)[1][:, :rank].unflatten(0, (-1, rows))
+
+
+def left_factor_error(grid: FourierGrid, spectrum: Tensor, rank: int, size: Size) -> float:
+    """A lower bound of the squared error of every W = G X with such a G; 0 if there is nothing to say.
+
+    Parameters
+    ----------
+    grid, spectrum, rank, size
+        As in `left_factor`.
+
+    Returns
+    -------
+    float
+        The block-Toeplitz matrix of G X has a bounded rank, and holds every entry of W as often as the filter
+        has taps.
+    """
+    rows = spectrum.shape[1]
+    filter_size = _filter_size(grid.size, rows, rank, size)
+    if filter_size is None:
+        return 0.0
+    null = rows * math.prod(filter_size) - rank * _product_entries(filter_size, size)
+    eigenvalues = torch.linalg.eigvalsh(_toeplitz_gram(grid, spectrum, filter_size))
+    return max(0.0, float(eigenvalues[:null].sum())) / math.prod(filter_size)
 
 
 def from_the_sides(target: Target) -> list[Tensor] | None:
@@ -79,7 +102,9 @@ def from_the_sides(target: Target) -> list[Tensor] | None:
         span = tuple(1 + sum(k - 1 for k in axis) for axis in zip(*train.core_sizes[level:], strict=True))
         product = _solve(grid, frame, [right[None]], [train.projection_sizes[level]], span)
         chain = grid.spectrum(product, span).mT * grid.scale[:, None, None]
-        cores.insert(0, _solve(grid, chain, cores, list(train.core_sizes[level + 1 :]), train.core_sizes[level])[None])
+        cores.insert(
+            0, _solve(grid, chain, cores, list(train.core_sizes[level + 1 :]), train.core_sizes[level])[None]
+        )
     return [core[0] for core in cores]
 
 
@@ -87,6 +112,12 @@ def _solve(grid: FourierGrid, target: Tensor, cores: list[Tensor], sizes: list[S
     """The kernel [taps, rows, columns] behind the cores that fits a target [F, outputs, columns] best."""
     problem = VariableProjection(grid, [Frame(target, ((0, size),), (0,))], sizes)
     return problem.fit(cores).frames[0].projections[0][0]
+
+
+def _toeplitz_gram(grid: FourierGrid, spectrum: Tensor, filter_size: Size) -> Tensor:
+    """Products of the rows of the block-Toeplitz matrix, [(tap, O), (tap, O)]."""
+    outer = (spectrum @ spectrum.mH).conj()
+    return unfold_gram(grid.gram(outer[None], filter_size, filter_size)[0])
 
 
 def _filter_size(grid_size: Size, rows: int, rank: int, size: Size) -> Size | None:
