@@ -7,7 +7,7 @@ from torch import Tensor
 
 from tt_conv.decomposition.polish import polish
 from tt_conv.decomposition.starts import Effort, at_random, from_the_newest, from_the_top
-from tt_conv.decomposition.subspace import from_the_sides
+from tt_conv.decomposition.subspace import from_the_divisors, from_the_sides
 from tt_conv.decomposition.train import Target
 
 # An error this small is that of an exact train in rounded numbers: nothing is left to find.
@@ -15,7 +15,7 @@ EXACT = 1e-6
 # Independent searches, this many, that end this close to each other have found what there is.
 AGREEMENT, AGREEING = 1e-4, 3
 # Errors of kernels that are no train, not even roughly; there, searches differ little and all end high.
-POOR, POOR_AGREEMENT = 0.1, 0.1
+POOR, POOR_AGREEMENT, HOPELESS = 0.1, 0.1, 0.5
 # What the noise may have cost a start by linear algebra that is otherwise right.
 CONSISTENT = 3.0
 # Limit of iterations after each start.
@@ -40,12 +40,18 @@ def find_cores(target: Target, generator: torch.Generator, rounds: int) -> list[
     train = target.train
     errors: list[float] = []
     best: list[Tensor] = []
-    guess = from_the_sides(target)
-    if guess is not None:
+    for algebra in (from_the_sides, from_the_divisors):
+        guess = algebra(target)
+        if guess is None:
+            continue
         factors, history = polish(target, guess, iterations=POLISHING)
+        if not errors or history[-1] < min(errors):
+            best = factors.cores
         errors.append(history[-1])
-        best = factors.cores
         if is_settled(errors) or (history[-1] < POOR and history[0] < CONSISTENT * history[-1]):
+            return best
+        # Of a train, however noisy, the null spaces would have said more; those of divisors may mislead.
+        if algebra is from_the_sides and history[-1] > POOR:
             return best
     strategies = [from_the_top, at_random]
     if train.window == "sliding":
@@ -66,7 +72,7 @@ def find_cores(target: Target, generator: torch.Generator, rounds: int) -> list[
 def is_settled(errors: list[float]) -> bool:
     """Whether the errors that independent searches ended with say that more would not help."""
     ranked = sorted(errors)
-    if ranked[0] <= EXACT:
+    if ranked[0] <= EXACT or ranked[0] > HOPELESS:
         return True
     if ranked[0] > POOR:
         return len(ranked) >= 2 and ranked[1] <= (1 + POOR_AGREEMENT) * ranked[0]

@@ -184,6 +184,23 @@ def core_guess(target: Target, level: int, cores: list[Tensor]) -> Tensor | None
     return left_divisor(kernels, rank, size)
 
 
+def from_the_divisors(target: Target) -> list[Tensor] | None:
+    """Cores [taps, R_{m+1}, R_m] by linear algebra only, each a left divisor of what the later ones leave.
+
+    Returns
+    -------
+    list of Tensor or None
+        None if there are too few frames or channels for one of them.
+    """
+    cores: list[Tensor] = []
+    for level in reversed(range(target.train.order)):
+        guess = core_guess(target, level, cores)
+        if guess is None:
+            return None
+        cores.insert(0, guess[None])
+    return [core[0] for core in cores]
+
+
 def from_the_sides(target: Target) -> list[Tensor] | None:
     """Cores [taps, R_{m+1}, R_m] by linear algebra only, where the shapes allow it.
 
