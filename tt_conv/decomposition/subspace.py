@@ -22,7 +22,7 @@ from tt_conv.decomposition.train import Target
 from tt_conv.decomposition.variable_projection import Frame, VariableProjection
 
 # Rows of the largest block-Toeplitz and Sylvester matrices.
-ROWS, DIVISOR_ROWS = 1200, 600
+ROWS, DIVISOR_ROWS = 2400, 600
 
 
 def left_factor(grid: FourierGrid, spectrum: Tensor, rank: int, size: Size) -> Tensor | None:
