@@ -1,5 +1,6 @@
 """A stack of recurrent cells that predicts the next frames of a video."""
 
+import inspect
 import math
 from collections.abc import Sequence
 from typing import Any, cast
@@ -102,6 +103,9 @@ class FramePredictor(nn.Module):
         stride = blocks if skip_stride is None else positive_int(skip_stride, "skip_stride")
         self.skip_stride = min(stride, blocks)
         make = _CELLS[one_of(cell, "cell", tuple(_CELLS))]
+        for option in cell_options:
+            if option not in inspect.signature(make).parameters:
+                raise TypeError(f"{cell} cells have no option {option!r}; see {make.__name__}")
         options = {"kernel_size": kernel_size, "dim": dim, "device": device, "dtype": dtype, **cell_options}
 
         self.blocks = nn.ModuleList()
@@ -192,6 +196,8 @@ class FramePredictor(nn.Module):
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions for one frame ``[in_channels, *spatial_size]``."""
+        if len(spatial_size) != self.dim:
+            raise ValueError(f"spatial_size must have {self.dim} sizes, got {tuple(spatial_size)}")
         patches = tuple(side // self.patch_size for side in spatial_size)
         cells = sum(cell.macs(patches) for cell in self.cells())
         return cells + self.output.weight.numel() * math.prod(patches)
