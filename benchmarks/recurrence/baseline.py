@@ -70,6 +70,12 @@ class BaselineConvTTLSTM(nn.Module):
         return _update(self.output(torch.cat([x, value], dim=1)), cell)
 
 
+def _baseline(cell: nn.Module) -> BaselineConvLSTM | BaselineConvTTLSTM:
+    if isinstance(cell, ConvLSTMCell):
+        return BaselineConvLSTM(cell)
+    return BaselineConvTTLSTM(cast(ConvTTLSTMCell, cell))
+
+
 class BaselinePredictor(nn.Module):
     """The whole network, with the weights of a :class:`FramePredictor`."""
 
@@ -77,11 +83,7 @@ class BaselinePredictor(nn.Module):
         super().__init__()
         self.patch_size, self.skip_stride, self.sigmoid = model.patch_size, model.skip_stride, model.sigmoid
         self.blocks = nn.ModuleList(
-            nn.ModuleList(
-                BaselineConvLSTM(cell) if isinstance(cell, ConvLSTMCell) else BaselineConvTTLSTM(cell)
-                for cell in cast(nn.ModuleList, block)
-            )
-            for block in model.blocks
+            nn.ModuleList(_baseline(cell) for cell in cast(nn.ModuleList, block)) for block in model.blocks
         )
         self.output = _convolution(model.output.weight, model.output.bias)
 
@@ -92,7 +94,7 @@ class BaselinePredictor(nn.Module):
             frame = frames[:, t] if t < frames.shape[1] else predictions[-1]
             x, own = fold_patches(frame, self.patch_size, 2), []
             for b, block in enumerate(self.blocks):
-                for cell in cast(nn.ModuleList, block):
+                for cell in cast(list[BaselineConvLSTM | BaselineConvTTLSTM], block):
                     if cell not in states:
                         zero = x.new_zeros(x.shape[0], cell.hidden_channels, *x.shape[2:])
                         states[cell] = ([zero] * cell.steps, zero)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.conv_tt_layer import ConvTT
+from tt_conv.layers.engine import Recurrence, RegisterRecurrence, WindowRecurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -26,7 +27,8 @@ class ConvTTLSTMCell(RecurrentCell):
     kernel_size : int or sequence of int
         Odd size of every kernel, per spatial axis.
     order, steps, rank, window, boundary
-        Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's.
+        Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's. With
+        ``boundary="circular"`` the input convolution is periodic too.
     bias : bool
         Add a bias in every projection and core.
     dim : int
@@ -87,6 +89,7 @@ class ConvTTLSTMCell(RecurrentCell):
             4 * self.hidden_channels,
             self.kernel_size,  # type: ignore[arg-type]
             padding=tuple((k - 1) // 2 for k in self.kernel_size),  # type: ignore[arg-type]
+            padding_mode="circular" if boundary == "circular" else "zeros",
             bias=False,
             device=device,
             dtype=dtype,
@@ -96,6 +99,12 @@ class ConvTTLSTMCell(RecurrentCell):
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
         return self.input_conv(x) + self.recurrent.forward_window(torch.stack(list(hidden), dim=1))
+
+    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
+        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
+        if self.recurrent.window == "sliding":
+            return RegisterRecurrence(self, state, from_zero=from_zero)
+        return WindowRecurrence(self, state)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""
