@@ -35,7 +35,7 @@ def refusal_of(equation, *operands, **options):
         conv_einsum(equation, *operands, **options)
     assert not operations.seen, "work was done before the refusal"
     message = str(caught.value)
-    assert equation in message, message
+    assert quoted(equation) in message, message
     return message
 
 
@@ -47,6 +47,11 @@ def mentions(message, *parts):
             pattern = rf"(?<!\w){pattern}(?!\w)"
         # The equation itself holds every letter, so it doesn't count.
         assert re.search(pattern, message), f"{part!r} is not in: {message}"
+
+
+def quoted(equation):
+    """The equation as a message shows it: with escapes for what cannot be printed."""
+    return repr(equation)[1:-1]
 
 
 def without(message, equation):
