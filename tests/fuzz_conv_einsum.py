@@ -155,6 +155,8 @@ def _spoil_modes(problem: Problem, random: Random) -> None:
     left, _, right = problem.equation.partition("->")
     output, _, convolved = right.partition("|")
     terms = left.split(",")
+    if len(terms) != len(problem.shapes):  # spoiled before
+        return
     number = random.randrange(len(terms))
     place = random.randint(0, len(terms[number]))
     what = random.choice(("drop", "double", "output", "convolved", "swap", "swap"))
@@ -218,8 +220,8 @@ def _expected(case: Case, operands: list[Tensor], beyond_oracle: bool) -> Tensor
     if case.problem.convolved:
         return None
     try:
-        return torch.einsum(case.problem.equation.rstrip("| "), *operands)
-    except RuntimeError:  # such as a letter outside ASCII
+        return torch.einsum("".join(case.problem.equation.split()).rstrip("|"), *operands)
+    except (RuntimeError, ValueError):  # such as a letter outside ASCII
         return None
 
 

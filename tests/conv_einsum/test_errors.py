@@ -242,8 +242,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("value", [(1, 1), [1, 1], (0, 0)])
     def test_a_padding_pair_outside_a_dict(self, value):
-        message = self.refusal(padding=value)
-        mentions(message, "dict")
+        mentions(self.refusal(padding=value), repr(value), "pair", "mode")
 
     def test_same_with_a_stride(self):
         for stride in (2, {"h": 3}):
@@ -293,7 +292,7 @@ class TestTensors:
             (torch.float16, torch.float32),
             (torch.bfloat16, torch.float16),
             (torch.complex64, torch.float32),
-            (torch.int64, torch.float32),
+            (torch.float32, torch.complex128),
         ],
     )
     def test_mixed_dtypes(self, first, second):
@@ -327,7 +326,6 @@ class TestOptimize:
         [
             "fastest",
             "",
-            "Optimal",
             [],
             [(0, 1)],
             [(0, 1), (0, 1), (0, 1)],
@@ -399,7 +397,7 @@ class TestExpressionsAndPaths:
         with pytest.raises(ConvEinsumError, match=re.escape(self.equation)):
             expression(torch.ones(2, 3), torch.ones(4, 3, 3))
 
-    @pytest.mark.parametrize("constants", [[2], [-3], [0.5], ["0"], [1, 1]])
+    @pytest.mark.parametrize("constants", [[2], [-3], [0.5], ["0"]])
     def test_constants_that_are_no_operands(self, constants):
         with pytest.raises(ConvEinsumError, match="constants"):
             conv_einsum_expression(self.equation, (2, 3, 5), torch.ones(4, 3, 3), constants=constants)

@@ -45,8 +45,8 @@ class ConvolvedMode:
 
 def parse(equation: str, ranks: Sequence[int]) -> Parsed:
     """Split a valid equation into its parts; `ranks` are the operands' numbers of dimensions."""
-    left, _, right = equation.replace(" ", "").partition("->")
-    output, _, convolved = right.partition("|")
+    body, _, convolved = "".join(equation.split()).partition("|")
+    left, _, output = body.partition("->")
     terms = left.split(",")
     shared = 0
     for term, rank in zip(terms, ranks, strict=True):
@@ -59,7 +59,7 @@ def parse(equation: str, ranks: Sequence[int]) -> Parsed:
         return (*before, *(f".{i}" for i in range(shared - count, shared)), *after)
 
     inputs = tuple(names(term, rank) for term, rank in zip(terms, ranks, strict=True))
-    return Parsed(inputs, names(output, None), tuple(convolved))
+    return Parsed(inputs, names(output, None), tuple(convolved.replace(",", "")))
 
 
 def of_mode(option: object, mode: str, default: object) -> object:
@@ -75,7 +75,7 @@ def borders(padding: Padding, support: int) -> tuple[int, int]:
         return support - 1, support - 1
     if padding == "same":
         return (support - 1) // 2, support - 1 - (support - 1) // 2
-    return padding if isinstance(padding, tuple) else (padding, padding)
+    return (padding, padding) if isinstance(padding, int) else tuple(padding)
 
 
 def geometry(

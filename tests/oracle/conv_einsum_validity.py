@@ -1,8 +1,8 @@
 """Which conv-einsums are valid, decided from the specification alone.
 
 The specification is silent on a few things that a program may accept or refuse (white space, an implicit
-output, a size 1 that could be broadcast, ...): these are "open". Whatever is accepted must have the value
-of the formula, or that of `torch.einsum`.
+output, a size 1 that could be broadcast, an empty batch, ...): these are "open". Whatever is accepted must
+have the value of the formula, or that of `torch.einsum`.
 """
 
 import re
@@ -138,6 +138,8 @@ def _judge_sizes(
         if name in convolved:
             if 0 in sizes:
                 verdict.beyond_oracle.append("a convolved mode of size 0")
+        elif sizes == {0}:
+            verdict.open.append(f"size 0 of {name}")
         elif len(sizes) > 1:
             if len(sizes - {1}) == 1:
                 verdict.beyond_oracle.append(f"sizes 1 and another of {name}")
@@ -177,8 +179,10 @@ def _judge_options(
 def _judge_padding(value: object, in_dict: bool, verdict: Verdict) -> None:
     if isinstance(value, str):
         good = value in NAMED_PADDINGS
-    elif isinstance(value, tuple):
+    elif isinstance(value, (tuple, list)):
         good = in_dict and len(value) == 2 and all(_is_count(side) for side in value)
+        if good and isinstance(value, list):
+            verdict.open.append("a pair as a list")
     else:
         good = _is_count(value)
     if not good:
