@@ -9,12 +9,14 @@ from tt_conv._version import __version__
 
 if TYPE_CHECKING:
     from tt_conv.conv_tt_layer import ConvTT
+    from tt_conv.tensorized_conv import TensorizedConv
 
-__all__ = ["ConvTT", "__version__"]
+__all__ = ["ConvTT", "TensorizedConv", "__version__"]
 
 # Public name -> the module that defines it, imported at first use: `tt-conv --help` does not wait for torch.
 _DEFINED_IN = {
     "ConvTT": "tt_conv.conv_tt_layer",
+    "TensorizedConv": "tt_conv.tensorized_conv",
 }
 
 

@@ -167,7 +167,7 @@ def _svd(kind: Factorization, kernel: Tensor, rank: Rank) -> Factors:
     left, values, right = torch.linalg.svd(kernel.flatten(1), full_matrices=False)
     root = values[: rank[0]].sqrt()
     kernel = (root[:, None] * right[: rank[0]]).reshape(rank[0], *kernel.shape[1:])
-    return {"out": left[:, : rank[0]] * root, "kernel": kernel}
+    return {"output": left[:, : rank[0]] * root, "kernel": kernel}
 
 
 _Solve = Callable[[Factorization, Tensor, Rank], Factors]

@@ -74,7 +74,7 @@ class Factorization:
         """Return the factors as ``equation`` takes them."""
         if groups == 1:
             return list(factors.values())
-        return [f.unflatten(0, (groups, -1)) if name == "out" else f for name, f in factors.items()]
+        return [f.unflatten(0, (groups, -1)) if name == "output" else f for name, f in factors.items()]
 
     def rebuild(self, factors: Mapping[str, Tensor]) -> Tensor:
         """Return the dense kernel."""
@@ -86,38 +86,45 @@ class Factorization:
 
         On the way from input to output every factor keeps the variance of what it receives, so that values
         and gradients are of order one in between, at any rank. What chance adds to that, which is much at
-        small ranks, is divided out at the end.
+        small ranks, is divided out.
         """
         sizes = self._sizes(self.rank(factors))
         drawn = [name for name, modes in self.contracted.items() if modes]
         for name, factor in factors.items():
-            bound = math.sqrt(3 / math.prod(sizes[mode] for mode in self.contracted[name]))
-            factor.uniform_(-bound, bound) if name in drawn else factor.fill_(1)
-        single = {name: factor.float() for name, factor in factors.items()}
-        spread = self.rebuild(single).square().mean()
-        gain = (variance / spread.clamp_min(torch.finfo(torch.float32).tiny)) ** (1 / (2 * len(drawn)))
+            if name in drawn:
+                received = math.prod(sizes[mode] for mode in self.contracted[name])
+                _spread(factor.uniform_(-1, 1), factor, 1 / received)
+            else:
+                factor.fill_(1)
+        dense = self.rebuild({name: factor.float() for name, factor in factors.items()})
         for name in drawn:
-            factors[name].mul_(gain.to(factors[name].dtype))
+            _spread(dense, factors[name], variance, 1 / len(drawn))
+
+
+def _spread(measured: Tensor, scaled: Tensor, variance: float, share: float = 1.0) -> None:
+    """Scale a tensor in place by a share of what another lacks to the mean square ``variance``."""
+    square = measured.float().square().mean().clamp_min(torch.finfo(torch.float32).tiny)
+    scaled.mul_((variance / square).pow(share / 2).to(scaled.dtype))
 
 
 def _cp(shape: Sequence[int], axes: str) -> Factorization:
-    modes = {"out": "o", "in": "i", **dict(zip(axes, axes, strict=True))}
+    modes = {"output": "o", "input": "i", **dict(zip(axes, axes, strict=True))}
     terms = {"weights": "r"} | {name: f"{mode}r" for name, mode in modes.items()}
-    return Factorization(CPFormat(shape), axes, "r", terms, {**modes, "weights": "", "out": "r"})
+    return Factorization(CPFormat(shape), axes, "r", terms, {**modes, "weights": "", "output": "r"})
 
 
 def _tucker(shape: Sequence[int], axes: str) -> Factorization:
-    modes = {"out": "o", "in": "i", **dict(zip(axes, axes, strict=True))}
+    modes = {"output": "o", "input": "i", **dict(zip(axes, axes, strict=True))}
     ranks = _RANKS[: len(modes)]
     terms = {"core": ranks}
     terms |= {name: mode + rank for (name, mode), rank in zip(modes.items(), ranks, strict=True)}
-    return Factorization(TuckerFormat(shape), axes, ranks, terms, {**modes, "core": ranks[1:], "out": "p"})
+    return Factorization(TuckerFormat(shape), axes, ranks, terms, {**modes, "core": ranks[1:], "output": "p"})
 
 
 def _tt(shape: Sequence[int], axes: str) -> Factorization:
     ranks = _RANKS[: len(axes) + 1]
-    terms = {"in": f"i{ranks[0]}"}
-    contracted = {"in": "i"}
+    terms = {"input": f"i{ranks[0]}"}
+    contracted = {"input": "i"}
     for before, axis, after in zip(ranks, axes, ranks[1:], strict=False):
         terms[axis] = before + axis + after
         contracted[axis] = before + axis
@@ -125,14 +132,14 @@ def _tt(shape: Sequence[int], axes: str) -> Factorization:
         TTFormat(shape),
         axes,
         ranks,
-        terms | {"out": f"o{ranks[-1]}"},
-        contracted | {"out": ranks[-1]},
+        terms | {"output": f"o{ranks[-1]}"},
+        contracted | {"output": ranks[-1]},
     )
 
 
 def _svd(shape: Sequence[int], axes: str) -> Factorization:
-    terms = {"out": "or", "kernel": f"ri{axes}"}
-    return Factorization(SVDFormat(shape), axes, "r", terms, {"kernel": f"i{axes}", "out": "r"})
+    terms = {"output": "or", "kernel": f"ri{axes}"}
+    return Factorization(SVDFormat(shape), axes, "r", terms, {"kernel": f"i{axes}", "output": "r"})
 
 
 FACTORIZATIONS: dict[str, Callable[[Sequence[int], str], Factorization]] = {
@@ -143,6 +150,6 @@ FACTORIZATIONS: dict[str, Callable[[Sequence[int], str], Factorization]] = {
 }
 
 
-def factorization(name: str, shape: Sequence[int]) -> Factorization:
+def kernel_factorization(name: str, shape: Sequence[int]) -> Factorization:
     """Return the format ``name`` for kernels of a shape ``[out_channels, in_channels, *kernel_size]``."""
     return FACTORIZATIONS[name](shape, "dhw"[5 - len(shape) :])
