@@ -10,6 +10,7 @@ from tt_conv._version import __version__
 if TYPE_CHECKING:
     from tt_conv.conv_einsum import ConvEinsumError, conv_einsum, conv_einsum_expression, conv_einsum_path
     from tt_conv.conv_tt_layer import ConvTT
+    from tt_conv.tensorized_conv import TensorizedConv
 
 __all__ = [
     "conv_einsum",
@@ -17,6 +18,7 @@ __all__ = [
     "conv_einsum_expression",
     "ConvEinsumError",
     "ConvTT",
+    "TensorizedConv",
     "__version__",
 ]
 
@@ -27,6 +29,7 @@ _DEFINED_IN = {
     "conv_einsum_expression": "tt_conv.conv_einsum",
     "ConvEinsumError": "tt_conv.conv_einsum",
     "ConvTT": "tt_conv.conv_tt_layer",
+    "TensorizedConv": "tt_conv.tensorized_conv",
 }
 
 
