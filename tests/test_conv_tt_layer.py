@@ -20,6 +20,8 @@ CASES = [
     {"dim": 2, "kernel_size": 3, "order": 1, "steps": 3},
     {"dim": 2, "kernel_size": (3, 5), "order": 3, "steps": 5, "rank": 2},
     {"dim": 2, "kernel_size": (1, 3), "order": 2, "steps": 2, "bias": False},
+    {"dim": 2, "kernel_size": [(3, 5), (1, 3), (3, 3)], "order": 3, "steps": 4, "rank": (2, 3, 1)},
+    {"dim": 1, "kernel_size": [(5,), (3,)], "order": 2, "steps": 2},
     {"dim": 3, "kernel_size": (3, 1, 3), "order": 2, "steps": 3, "rank": (3, 1)},
 ]
 SIZES = {1: (7,), 2: (6, 5), 3: (4, 3, 5)}
@@ -42,9 +44,7 @@ def windows(layer: ConvTT, batch: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("boundary", ["zeros", "circular", "stagewise"])
 @pytest.mark.parametrize("core_bias", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_window_and_its_gradients_equal_the_oracle(
-    case: dict, core_bias: bool, boundary: str, window: str
-) -> None:
+def test_window_and_its_gradients_equal_the_oracle(case: dict, core_bias: bool, boundary: str, window: str) -> None:
     layer = make(case, core_bias=core_bias, boundary=boundary, window=window)
     frames = windows(layer)
     output = layer.forward_window(frames)
@@ -110,7 +110,7 @@ def test_fresh_layers_have_the_output_variance_of_a_fresh_convolution(rank: int,
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_macs_are_half_of_what_the_flop_counter_counts(case: dict, window: str, boundary: str) -> None:
     layer = make(case, window=window, boundary=boundary)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         layer.forward_window(windows(layer, batch=1).detach())
     assert layer.macs(SIZES[layer.dim]) * 2 == counter.get_total_flops()
 
@@ -133,6 +133,8 @@ def test_repr_is_a_constructor_call() -> None:
     [
         ({"kernel_size": 4}, ValueError, "kernel_size must be odd on every axis, got 4"),
         ({"kernel_size": (3, 3, 3)}, ValueError, "2 ints, one per spatial axis, got \\(3, 3, 3\\)"),
+        ({"kernel_size": [(3, 3), (3, 5)]}, ValueError, "one sequence of 2 ints for each of 3 levels"),
+        ({"kernel_size": [(3, 3), (3, 4), (3, 3)]}, ValueError, "odd on every axis, got \\(3, 4\\)"),
         ({"order": 0}, ValueError, "order must be at least 1, got 0"),
         ({"steps": 2}, ValueError, "got steps=2, order=3"),
         ({"rank": 0}, ValueError, "rank must be at least 1, got 0"),

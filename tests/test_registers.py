@@ -34,9 +34,7 @@ def outputs(layer: ConvTT, sequence: torch.Tensor, past: list[torch.Tensor] | No
 @pytest.mark.parametrize("boundary", ["zeros", "circular", "stagewise"])
 @pytest.mark.parametrize("core_bias", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_values_and_gradients_equal_the_oracle(
-    case: dict, core_bias: bool, boundary: str, from_zero: bool
-) -> None:
+def test_values_and_gradients_equal_the_oracle(case: dict, core_bias: bool, boundary: str, from_zero: bool) -> None:
     layer = make(case, core_bias=core_bias, boundary=boundary)
     shape = (2, 5, 2, *SIZES[layer.dim])
     sequence = torch.randn(shape, dtype=torch.float64, requires_grad=True)

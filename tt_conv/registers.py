@@ -40,12 +40,15 @@ class Registers:
                 "so no level is complete before it"
             )
         self.layer = layer
-        half = [(k - 1) // 2 for k in layer.kernel_size]
-        self._half = half
+        # Smaller kernels of other levels are embedded in zeros, so that one convolution serves all.
+        self._kernel_size = tuple(map(max, zip(*layer.kernel_size, strict=True)))
+        self._half = [(k - 1) // 2 for k in self._kernel_size]
+        self._output_half = [(k - 1) // 2 for k in layer.kernel_size[-1]]
         # Zero borders that are set once need every level on a common margin, wide enough for level 1.
-        self._margin = [layer.order * h if layer.boundary == "zeros" else 0 for h in half]
+        reach = [sum((k - 1) // 2 for k in axis) for axis in zip(*layer.kernel_size, strict=True)]
+        self._margin = reach if layer.boundary == "zeros" else [0] * layer.dim
         self._convolution = _CONVOLUTIONS[layer.dim]
-        self.weight, self.bias = _combined(layer)
+        self.weight, self.bias = _combined(layer, self._kernel_size)
 
     @property
     def channels(self) -> int:
@@ -73,30 +76,30 @@ class Registers:
     def advance(self, frames: Sequence[Tensor], registers: Tensor) -> Tensor:
         """Return the registers after the newest of the last ``lags`` frames, placed, oldest first."""
         older = registers[:, self.layer.rank[-1] :]
-        return self._convolve(torch.cat([*frames, older], dim=1), self.weight, self.bias)
+        return self._convolve(torch.cat([*frames, older], dim=1), self.weight, self.bias, self._half)
 
     def newest_level(self, registers: Tensor) -> Tensor:
         """Return :math:`V_M` on the margin that the output kernel needs, if it does not pad by itself."""
         level = registers[:, : self.layer.rank[-1]]
-        return crop(level, [m - h if m else 0 for m, h in zip(self._margin, self._half, strict=True)])
+        return crop(level, [m - h if m else 0 for m, h in zip(self._margin, self._output_half, strict=True)])
 
     def output_convolution(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve what stands on the margin of :meth:`newest_level` with an output kernel."""
         if self.layer.boundary == "zeros":
             return self._convolution(value, weight, bias)
-        return self._convolve(value, weight, bias)
+        return self._convolve(value, weight, bias, self._output_half)
 
     def beside_newest_level(self, frame: Tensor) -> Tensor:
         """Extend a frame with zeros to the margin of :meth:`newest_level`."""
-        return extend(frame, self._half, "zeros") if self.layer.boundary == "zeros" else frame
+        return extend(frame, self._output_half, "zeros") if self.layer.boundary == "zeros" else frame
 
-    def _convolve(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def _convolve(self, value: Tensor, weight: Tensor, bias: Tensor | None, half: Sequence[int]) -> Tensor:
         if self.layer.boundary == "circular":
-            return self._convolution(extend(value, self._half, "circular"), weight, bias)
-        return self._convolution(value, weight, bias, padding=self._half)
+            return self._convolution(extend(value, half, "circular"), weight, bias)
+        return self._convolution(value, weight, bias, padding=half)
 
 
-def _combined(layer: ConvTT) -> tuple[Tensor, Tensor | None]:
+def _combined(layer: ConvTT, kernel_size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
     """Return the kernel and bias of the register convolution.
 
     Rows are ``[V_M | ... | V_1]``, columns ``[L frames, oldest first | V_{M-1} | ... | V_1]``.
@@ -106,17 +109,16 @@ def _combined(layer: ConvTT) -> tuple[Tensor, Tensor | None]:
         projection = layer.projections[m].transpose(1, 2).flatten(1, 2)
         # Column blocks V_{M-1} .. V_1; the row of V_{m+1} has its core in the block of V_m.
         blocks = [
-            layer.cores[older]
+            _embedded(layer.cores[older], kernel_size)
             if older == m - 1
-            else projection.new_zeros(rank[m], rank[older], *layer.kernel_size)
+            else projection.new_zeros(rank[m], rank[older], *kernel_size)
             for older in reversed(range(layer.order - 1))
         ]
-        rows.append(torch.cat([projection, *blocks], dim=1))
-    weight = torch.cat(rows, dim=0)
-    if not len(layer.projection_biases):
-        return weight, None
-    biases = [
-        layer.projection_biases[m] + layer.core_biases[m - 1] if m else layer.projection_biases[0]
-        for m in reversed(range(layer.order))
-    ]
-    return weight, torch.cat(biases)
+        rows.append(torch.cat([_embedded(projection, kernel_size), *blocks], dim=1))
+    biases = layer.level_biases()[::-1]
+    return torch.cat(rows, dim=0), torch.cat(biases) if biases else None
+
+
+def _embedded(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return a kernel in the middle of zeros."""
+    return extend(kernel, [(n - k) // 2 for n, k in zip(size, kernel.shape[2:], strict=True)], "zeros")

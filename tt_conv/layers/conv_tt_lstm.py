@@ -24,8 +24,9 @@ class ConvTTLSTMCell(RecurrentCell):
     ----------
     in_channels, hidden_channels : int
         Channels of a frame and of the hidden state.
-    kernel_size : int or sequence of int
-        Odd size of every kernel, per spatial axis.
+    kernel_size : int, sequence of int, or sequence of sequences of int
+        Odd size of every kernel, per spatial axis; or one such sequence per level of the Conv-TT, oldest first.
+        The input convolution has the size of the newest level.
     order, steps, rank, window, boundary
         Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's. With
         ``boundary="circular"`` the input convolution is periodic too.
@@ -56,7 +57,7 @@ class ConvTTLSTMCell(RecurrentCell):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | Sequence[Sequence[int]],
         *,
         order: int = 3,
         steps: int | None = None,
@@ -83,7 +84,8 @@ class ConvTTLSTMCell(RecurrentCell):
             device=device,
             dtype=dtype,
         )
-        super().__init__(in_channels, hidden_channels, kernel_size, steps=recurrent.steps, dim=dim)
+        # The newest core takes [x_t ; v_M] together, so the input shares its kernel size.
+        super().__init__(in_channels, hidden_channels, recurrent.kernel_size[-1], steps=recurrent.steps, dim=dim)
         self.input_conv = CONVOLUTIONS[self.dim](
             self.in_channels,
             4 * self.hidden_channels,
@@ -129,7 +131,7 @@ class ConvTTLSTM(RecurrentLayer):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | Sequence[Sequence[int]],
         *,
         order: int = 3,
         steps: int | None = None,
