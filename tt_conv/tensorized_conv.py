@@ -14,7 +14,7 @@ from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolu
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv._folding import Expressions, can_fold
-from tt_conv.conv_einsum import PathInfo, conv_einsum, conv_einsum_expression, conv_einsum_path
+from tt_conv.conv_einsum import ConvEinsumExpression, PathInfo, conv_einsum_expression, conv_einsum_path
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
@@ -386,29 +386,22 @@ class TensorizedConv(nn.Module):
         factors = self._weights()
         weights = list(factors.values())
         operands = self._kind.operands(factors, self.groups)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return conv_einsum(self._equation, x, *operands, **self._options, optimize=self.optimize)
         learning = torch.is_grad_enabled()
-        if not self.training:
+        train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
+        shapes = tuple([tuple(map(int, t.shape)) for t in (x, *operands)])
+        if torch.compiler.is_compiling():
+            expression = _constant_expression(self._equation, shapes, train, self.optimize, self._options)
+            return expression(x, *operands)
+        if not self.training and not torch.jit.is_tracing():  # type: ignore[attr-defined]
             if can_fold(weights):
-                key = (x.shape, learning and x.requires_grad)
-                fold = self._expressions.folded(weights, key, lambda: self._fold(x, operands))
-                return fold(x)
+                key = (x.shape, 0 in train)
+                return self._expressions.folded(weights, key, lambda: self._fold(x, operands))(x)
             # A weight that takes a gradient is about to change, perhaps behind its version counter.
             self._expressions.forget()
-        train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
-        expression = self._expressions.open(
-            (x.shape, train),
-            lambda: conv_einsum_expression(
-                self._equation,
-                x.shape,
-                *[operand.shape for operand in operands],
-                train=train,
-                optimize=self.optimize,
-                **self._options,
-            ),
-        )
-        return expression(x, *operands)
+        return self._expressions.open(
+            (shapes, train),
+            lambda: _expression(self._equation, shapes, train, self.optimize, self._options),
+        )(x, *operands)
 
     def _fold(self, x: Tensor, operands: Sequence[Tensor]) -> Any:
         """Compile for the shape of ``x`` with all weights as constants."""
@@ -473,6 +466,16 @@ class TensorizedConv(nn.Module):
             f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
             f"bias={self.bias is not None}, padding_mode={self.padding_mode!r}, dim={self.dim}"
         )
+
+
+def _expression(
+    equation: str, shapes: Sequence[tuple[int, ...]], train: tuple[int, ...], optimize: Optimize, options: Any
+) -> ConvEinsumExpression:
+    return conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
+
+
+# What torch.compile sees: shapes and options are constants of a graph, and so is the plan.
+_constant_expression = torch.compiler.assume_constant_result(_expression)
 
 
 def _options(geometry: Convolution, axes: str) -> dict[str, Any]:
