@@ -1,9 +1,9 @@
 r"""
-A ConvTT-LSTM watches a moving dot
-==================================
+How far back a ConvTT-LSTM sees
+===============================
 
-How far back does one step of a ConvTT-LSTM see? We show an untrained cell a dot that moves one pixel per
-frame, and ask how strongly each past hidden state reaches the gates.
+One step of a ConvTT-LSTM looks at several past hidden states through one jointly factorized kernel. Here an
+untrained cell shows the part of that kernel which belongs to each of them.
 """
 
 # %%
@@ -35,11 +35,5 @@ figure.suptitle("Reach of each past hidden state, oldest first")
 plt.show()
 
 # %%
-# The state is explicit: what a cell returns is what the next step takes.
-state = None
-for t in range(6):
-    frame = torch.zeros(1, 1, 15, 15)
-    frame[..., 7, 3 + t] = 1
-    with torch.no_grad():
-        hidden, state = cell(frame, state)
-print([tuple(value.shape) for value in state])
+# The newest state passes one projection and one core, so it reaches two kernels far. The oldest three pass
+# one projection and all three cores.
