@@ -14,7 +14,7 @@ from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolu
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv._folding import Expressions, can_fold
-from tt_conv.conv_einsum import ConvEinsumExpression, PathInfo, conv_einsum_expression, conv_einsum_path
+from tt_conv.conv_einsum import PathInfo, conv_einsum_expression, conv_einsum_path
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
@@ -386,12 +386,11 @@ class TensorizedConv(nn.Module):
         factors = self._weights()
         weights = list(factors.values())
         operands = self._kind.operands(factors, self.groups)
+        if torch.compiler.is_compiling():
+            return _traced(self._equation, [x, *operands], self.optimize, self._options)
         learning = torch.is_grad_enabled()
         train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
         shapes = tuple([tuple(map(int, t.shape)) for t in (x, *operands)])
-        if torch.compiler.is_compiling():
-            expression = _constant_expression(self._equation, shapes, train, self.optimize, self._options)
-            return expression(x, *operands)
         if not self.training and not torch.jit.is_tracing():  # type: ignore[attr-defined]
             if can_fold(weights):
                 key = (x.shape, 0 in train)
@@ -400,7 +399,9 @@ class TensorizedConv(nn.Module):
             self._expressions.forget()
         return self._expressions.open(
             (shapes, train),
-            lambda: _expression(self._equation, shapes, train, self.optimize, self._options),
+            lambda: conv_einsum_expression(
+                self._equation, *shapes, train=train, optimize=self.optimize, **self._options
+            ),
         )(x, *operands)
 
     def _fold(self, x: Tensor, operands: Sequence[Tensor]) -> Any:
@@ -468,14 +469,13 @@ class TensorizedConv(nn.Module):
         )
 
 
-def _expression(
-    equation: str, shapes: Sequence[tuple[int, ...]], train: tuple[int, ...], optimize: Optimize, options: Any
-) -> ConvEinsumExpression:
-    return conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
-
-
-# What torch.compile sees: shapes and options are constants of a graph, and so is the plan.
-_constant_expression = torch.compiler.assume_constant_result(_expression)
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def _traced(equation: str, operands: Sequence[Tensor], optimize: Optimize, options: dict[str, Any]) -> Tensor:
+    """Evaluate operands as torch.compile traces them: shapes are constants of the graph, and so is the path."""
+    shapes = [tuple(map(int, operand.shape)) for operand in operands]
+    train = [i for i, operand in enumerate(operands) if torch.is_grad_enabled() and operand.requires_grad]
+    expression = conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
+    return expression(*operands)
 
 
 def _options(geometry: Convolution, axes: str) -> dict[str, Any]:

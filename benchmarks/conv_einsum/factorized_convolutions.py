@@ -1,8 +1,8 @@
 """The convolutions of ResNet-34 with factorized kernels: the planned path against every fixed one.
 
-Contenders, all with the same factors: TensorizedConv along its planned path, the same equation from left to
-right, TensorLy-Torch's "factorized" and "reconstructed" convolutions, and the dense convolution. The ranks are
-those that TensorLy-Torch gives the parameter budget. Every contender runs in its better memory format.
+Contenders, all with the same factors: TensorizedConv along its planned path, the same equation from left
+to right, TensorLy-Torch's "factorized" and "reconstructed" convolutions, and the dense convolution. The ranks
+are those that TensorLy-Torch gives the parameter budget. Every contender runs in its better memory format.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -106,18 +106,19 @@ def factorized_kernel(shape: Shape, factorization: str, budget: float) -> nn.Mod
 def contenders(weight: nn.Module, shape: Shape, optimize: str) -> dict[str, nn.Module]:
     """Return the modules that compute the same convolution."""
     tltorch = tensorly_torch()
-    geometry = {"stride": shape.stride, "padding": shape.kernel // 2}
-    planned = TensorizedConv.from_factorized(weight, **geometry, optimize=optimize)
-    found = {
-        "planned": planned,
-        "left_to_right": TensorizedConv.from_factorized(weight, **geometry, optimize=False),
-    }
-    for implementation in TLTORCH:
-        factors = TensorizedConv.from_factorized(weight).to_factorized()
-        found[implementation] = tltorch.FactorizedConv.from_factorization(
-            factors, implementation=implementation, **geometry
+    stride, padding = shape.stride, shape.kernel // 2
+
+    def ours(optimize: str | bool) -> TensorizedConv:
+        return TensorizedConv.from_factorized(weight, stride=stride, padding=padding, optimize=optimize)
+
+    def theirs(implementation: str) -> nn.Module:
+        return tltorch.FactorizedConv.from_factorization(
+            ours(False).to_factorized(), implementation=implementation, stride=stride, padding=padding
         )
-    return {**found, "dense": planned.to_conv()}
+
+    planned = ours(optimize)
+    rivals = {"left_to_right": ours(False), **{name: theirs(name) for name in TLTORCH}}
+    return {"planned": planned, **rivals, "dense": planned.to_conv()}
 
 
 def call(module: nn.Module, x: Tensor, mode: str) -> Callable[[], Tensor]:
@@ -289,8 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
             batch=options.batch,
             seconds=options.seconds,
             optimize=options.optimize,
-            **({"shapes": QUICK_SHAPES, "budgets": QUICK_BUDGETS} if options.quick else {}),
         )
+        if options.quick:
+            settings = replace(settings, shapes=QUICK_SHAPES, budgets=QUICK_BUDGETS)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         for result in results(device, settings, [result["case"] for result in kept]):
             kept.append(result)
