@@ -92,12 +92,14 @@ def _per_axis(value: object, name: str, dim: int, smallest: int) -> tuple[int, .
     values = tuple(value) if isinstance(value, Sequence) and not isinstance(value, str) else (value,) * dim
     if len(values) != dim:
         raise ValueError(f"{name} must be an int or {dim} ints, one per spatial axis, got {value!r}")
+    checked = []
     for v in values:
         if isinstance(v, bool) or not isinstance(v, Integral):
             raise TypeError(f"{name} must be an int or {dim} ints, got {value!r}")
         if v < smallest:
             raise ValueError(f"{name} must be at least {smallest} on every axis, got {value!r}")
-    return tuple(int(v) for v in values)
+        checked.append(int(v))
+    return tuple(checked)
 
 
 def plain_convolution(conv: object) -> PlainConvolution:

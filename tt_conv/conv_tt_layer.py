@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,7 @@ from tt_conv._arguments import (
     spatial_dim,
 )
 from tt_conv._folding import Expressions, can_fold
-from tt_conv.dense_kernel import dense_kernel
+from tt_conv.conv_tt_tensor import ConvTTTensor
 from tt_conv.program import (
     ConvTTShape,
     DenseProgram,
@@ -326,6 +327,45 @@ class ConvTT(nn.Module):
         """
         print(explanation(self.programs(input_shape, train=train, frozen=frozen)))
 
+    @classmethod
+    def from_conv_tt_tensor(
+        cls, tensor: ConvTTTensor, *, boundary: str = "zeros", bias: Tensor | None = None
+    ) -> Self:
+        """Make a layer of a :class:`tt_conv.ConvTTTensor`; projections, cores and ``bias`` are copied."""
+        out_channels, in_channels, steps, *spatial = tensor.shape
+        for projection, core in zip(tensor.projections, tensor.cores, strict=True):
+            if projection.shape[3:] != core.shape[2:]:
+                raise ValueError(
+                    f"a layer's projection and core of one level have one kernel size, got "
+                    f"{tuple(projection.shape[3:])} and {tuple(core.shape[2:])}"
+                )
+        if bias is not None and bias.shape != (out_channels,):
+            raise ValueError(f"bias must have shape ({out_channels},), got {tuple(bias.shape)}")
+        layer = cls(
+            in_channels,
+            out_channels,
+            [core.shape[2:] for core in tensor.cores],
+            order=tensor.order,
+            steps=steps,
+            rank=tensor.rank,
+            window=tensor.window,
+            boundary=boundary,
+            bias=bias is not None,
+            dim=len(spatial),
+            device=tensor.cores[0].device,
+            dtype=tensor.cores[0].dtype,
+        )
+        values = [*tensor.projections, *tensor.cores, *([] if bias is None else [bias])]
+        targets = [*layer.projections, *layer.cores, *([] if layer.bias is None else [layer.bias])]
+        with torch.no_grad():
+            for target, value in zip(targets, values, strict=True):
+                target.copy_(value)
+        return layer
+
+    def to_conv_tt_tensor(self) -> ConvTTTensor:
+        """Return the projections and cores as a :class:`tt_conv.ConvTTTensor`; they are shared, biases left out."""
+        return ConvTTTensor(list(self.projections), list(self.cores), window=self.window)
+
     def to_dense(self) -> tuple[Tensor, Tensor | None]:
         """Return the dense kernel ``[out_channels, in_channels, steps, *K]`` and the bias that equal the layer.
 
@@ -339,7 +379,7 @@ class ConvTT(nn.Module):
 
         With ``boundary="stagewise"`` it describes outputs that no border reaches.
         """
-        return dense_kernel(list(self.projections), list(self.cores), self.steps, self.window)
+        return self.to_conv_tt_tensor().to_tensor()
 
     def level_biases(self) -> list[Tensor]:
         """Return what the biases of projections and cores add to every v_m, ``[R_m]`` each, or an empty list."""

@@ -14,7 +14,7 @@ from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolu
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv._folding import Expressions, can_fold
-from tt_conv.conv_einsum import PathInfo, conv_einsum, conv_einsum_expression, conv_einsum_path
+from tt_conv.conv_einsum import PathInfo, conv_einsum_expression, conv_einsum_path
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
@@ -386,29 +386,23 @@ class TensorizedConv(nn.Module):
         factors = self._weights()
         weights = list(factors.values())
         operands = self._kind.operands(factors, self.groups)
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-            return conv_einsum(self._equation, x, *operands, **self._options, optimize=self.optimize)
+        if torch.compiler.is_compiling():
+            return _traced(self._equation, [x, *operands], self.optimize, self._options)
         learning = torch.is_grad_enabled()
-        if not self.training:
+        train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
+        shapes = tuple([tuple(map(int, t.shape)) for t in (x, *operands)])
+        if not self.training and not torch.jit.is_tracing():  # type: ignore[attr-defined]
             if can_fold(weights):
-                key = (x.shape, learning and x.requires_grad)
-                fold = self._expressions.folded(weights, key, lambda: self._fold(x, operands))
-                return fold(x)
+                key = (x.shape, 0 in train)
+                return self._expressions.folded(weights, key, lambda: self._fold(x, operands))(x)
             # A weight that takes a gradient is about to change, perhaps behind its version counter.
             self._expressions.forget()
-        train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
-        expression = self._expressions.open(
-            (x.shape, train),
+        return self._expressions.open(
+            (shapes, train),
             lambda: conv_einsum_expression(
-                self._equation,
-                x.shape,
-                *[operand.shape for operand in operands],
-                train=train,
-                optimize=self.optimize,
-                **self._options,
+                self._equation, *shapes, train=train, optimize=self.optimize, **self._options
             ),
-        )
-        return expression(x, *operands)
+        )(x, *operands)
 
     def _fold(self, x: Tensor, operands: Sequence[Tensor]) -> Any:
         """Compile for the shape of ``x`` with all weights as constants."""
@@ -473,6 +467,15 @@ class TensorizedConv(nn.Module):
             f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
             f"bias={self.bias is not None}, padding_mode={self.padding_mode!r}, dim={self.dim}"
         )
+
+
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def _traced(equation: str, operands: Sequence[Tensor], optimize: Optimize, options: dict[str, Any]) -> Tensor:
+    """Evaluate operands as torch.compile traces them: shapes are constants of the graph, and so is the path."""
+    shapes = [tuple(map(int, operand.shape)) for operand in operands]
+    train = [i for i, operand in enumerate(operands) if torch.is_grad_enabled() and operand.requires_grad]
+    expression = conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
+    return expression(*operands)
 
 
 def _options(geometry: Convolution, axes: str) -> dict[str, Any]:
