@@ -16,7 +16,7 @@ from tt_conv._arguments import (
     spatial_dim,
 )
 from tt_conv._folding import Expressions, can_fold
-from tt_conv.conv_tt_tensor import ConvTTTensor
+from tt_conv.conv_tt_tensor import ConvTTTensor, check_window
 from tt_conv.program import (
     ConvTTShape,
     DenseProgram,
@@ -364,7 +364,7 @@ class ConvTT(nn.Module):
 
     def to_conv_tt_tensor(self) -> ConvTTTensor:
         """Return the projections and cores as a :class:`tt_conv.ConvTTTensor`; they are shared, biases left out."""
-        return ConvTTTensor(list(self.projections), list(self.cores), window=self.window)
+        return ConvTTTensor(list(self.projections), list(self.cores), window=check_window(self.window))
 
     def to_dense(self) -> tuple[Tensor, Tensor | None]:
         """Return the dense kernel ``[out_channels, in_channels, steps, *K]`` and the bias that equal the layer.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from benchmarks.timing import interleaved
+from benchmarks.interleaved import interleaved
 from tt_conv import ConvTT
 from tt_conv.program import Evaluate
 
@@ -39,6 +39,8 @@ def _measure(layer: ConvTT, frames: Tensor, *, train: bool) -> dict:
     programs = layer.programs(shape, train=train)
     contenders = {program.name: _pass(program.compile().bind, layer, frames, train=train) for program in programs}
     contenders["dense convolution"] = _dense(layer, frames, train=train)
+    for run in contenders.values():
+        run()
     medians = interleaved(contenders, frames.device)
     chosen = programs[0].name
     fastest = min((name for name in contenders if name != "dense convolution"), key=medians.__getitem__)
