@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +28,7 @@ from tt_conv.program import (
     candidates,
     compiled,
     explanation,
+    trace,
 )
 
 _SEQUENCE = "[batch, time, channels, *spatial]"
@@ -234,16 +235,36 @@ class ConvTT(nn.Module):
 
     def _evaluate(self, frames: Sequence[Tensor]) -> Tensor:
         """Evaluate the ``steps`` frames ``[batch, in_channels, *spatial]`` of a window."""
-        first = frames[0]
+        return self.bind_for(frames[0])(self.windows(frames))
+
+    def bind_for(self, frame: Tensor, *, reuse: int = 1) -> Evaluate:
+        """Return the cheapest program for frames like ``frame`` with the present parameters bound.
+
+        In eval mode, when the parameters take no gradient, what they give together is kept until one changes.
+
+        Parameters
+        ----------
+        frame : Tensor
+            ``[batch, in_channels, *spatial]``.
+        reuse : int
+            Calls that are expected of the program before the parameters change.
+        """
         parameters = list(self.parameters())
-        learning = torch.is_grad_enabled() and any(value.requires_grad for value in (first, *parameters))
-        shape = self._shape(first.shape[0], first.shape[2:])
-        if self.training or torch.compiler.is_compiling() or not can_fold(parameters):
+        learning = torch.is_grad_enabled() and any([value.requires_grad for value in (frame, *parameters)])
+        if torch.compiler.is_compiling():
+            return trace(self._sizes(frame.shape[0], frame.shape[2:]), learning, reuse, self.weights())
+        shape = self._shape(frame.shape[0], frame.shape[2:])
+        if self.training or not can_fold(parameters):
             self._folded.forget()
-            return self.bind(shape, Usage(train=learning))(self.windows(frames))
+            return self.bind(shape, Usage(train=learning, reuse=reuse))
         usage = Usage(train=learning, frozen=True)
-        evaluate = self._folded.folded(parameters, (shape, usage), lambda: self.bind(shape, usage))
-        return evaluate(self.windows(frames))
+
+        def fold() -> Evaluate:
+            # What is kept must serve calls outside inference mode and outside autocast as well.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(frame.device.type, enabled=False):
+                return self.bind(shape, usage)
+
+        return self._folded.folded(parameters, (shape, usage), fold)
 
     def windows(self, frames: Sequence[Tensor]) -> Frames:
         """Return the function by which a program asks for the window of a level."""
@@ -271,7 +292,10 @@ class ConvTT(nn.Module):
         return list(frames[level : level + self.lags])
 
     def _shape(self, batch: int, spatial_size: Sequence[int]) -> ConvTTShape:
-        return ConvTTShape(
+        return ConvTTShape(*self._sizes(batch, spatial_size))
+
+    def _sizes(self, batch: int, spatial_size: Sequence[int]) -> tuple[Any, ...]:
+        return (
             batch,
             tuple(spatial_size),
             self.in_channels,
@@ -328,9 +352,7 @@ class ConvTT(nn.Module):
         print(explanation(self.programs(input_shape, train=train, frozen=frozen)))
 
     @classmethod
-    def from_conv_tt_tensor(
-        cls, tensor: ConvTTTensor, *, boundary: str = "zeros", bias: Tensor | None = None
-    ) -> Self:
+    def from_conv_tt_tensor(cls, tensor: ConvTTTensor, *, boundary: str = "zeros", bias: Tensor | None = None) -> Self:
         """Make a layer of a :class:`tt_conv.ConvTTTensor`; projections, cores and ``bias`` are copied."""
         out_channels, in_channels, steps, *spatial = tensor.shape
         for projection, core in zip(tensor.projections, tensor.cores, strict=True):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations, pairwise
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from tt_conv.conv_einsum import ConvEinsumExpression, PathInfo, conv_einsum_expression, conv_einsum_path
@@ -161,6 +164,12 @@ class Term:
             **self._options(),
         )
 
+    def plain(self) -> tuple[Any, ...]:
+        """Return what :func:`trace` needs of the term, as plain values."""
+        options = self._options()
+        path = tuple(tuple(pair) for pair in self._planned[0])
+        return self.equation, self.shapes, tuple(options["padding"].items()), options["padding_mode"], path
+
     def _options(self) -> dict:
         padding = {mode: (p, p) for mode, p in zip(_SPACE, self.padding, strict=False)}
         return {"padding": padding, "padding_mode": "circular" if self.circular else "zeros"}
@@ -273,28 +282,27 @@ class DenseProgram:
         """What the convolution costs."""
         return [self.convolution.info]
 
-    @cached_property
-    def rebuilding(self) -> list[PathInfo]:
-        """What rebuilding the kernel costs: every level's chain of cores, then its projection."""
-        shape, infos = self.shape, []
-        newer = shape.core(shape.order - 1)
-        for level in reversed(range(shape.order)):
-            space = _SPACE[: len(shape.spatial_size)]
-            join = f"oc{space},cd{space}->od{space}|{space}"
-            pieces = [shape.projection(level)] + ([shape.core(level - 1)] if level else [])
-            path_infos = [conv_einsum_path(join, newer, piece, shapes=True, padding="full")[1] for piece in pieces]
-            infos += path_infos
-            if level:
-                sizes = (n + k - 1 for n, k in zip(newer[2:], pieces[1][2:], strict=True))
-                newer = (shape.out_channels, shape.rank[level - 1], *sizes)
-        return infos
+    def rebuilding(self) -> tuple[float, float]:
+        """Return the multiply-adds and bytes of rebuilding the kernel from the oldest level to the newest."""
+        shape = self.shape
+        frames, macs, elements = shape.in_channels * shape.steps, 0, 0
+        size = shape.kernel_size[0]
+        for level in range(shape.order):
+            size = tuple(map(max, zip(size, shape.kernel_size[level], strict=True)))
+            newer, older, *kernel = shape.core(level)
+            composed = tuple(n + k - 1 for n, k in zip(size, kernel, strict=True))
+            macs += newer * older * math.prod(kernel) * frames * math.prod(composed)
+            elements += frames * (older * math.prod(size) + newer * math.prod(composed))
+            size = composed
+        passes = 3 if self.usage.train else 1
+        return float(passes * macs), float(passes * elements * torch.get_default_dtype().itemsize)
 
     def cost(self) -> tuple[float, float]:
         """Return multiply-adds and bytes per call, gradients included."""
         macs, traffic = self.usage.cost(self.infos)
         if self.usage.frozen:
             return macs, traffic
-        more_macs, more_traffic = Usage(train=self.usage.train).cost(self.rebuilding)
+        more_macs, more_traffic = self.rebuilding()
         return macs + more_macs / self.usage.reuse, traffic + more_traffic / self.usage.reuse
 
     def compile(self) -> CompiledDense:
@@ -332,6 +340,8 @@ Frames = Callable[[int | None], Tensor]
 
 Evaluate = Callable[[Frames], Tensor]
 
+Chain = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class CompiledProgram:
@@ -344,36 +354,7 @@ class CompiledProgram:
 
     def bind(self, weights: Weights) -> Evaluate:
         """Pay now for what weights give together, and return a function of the frames alone."""
-
-        def bound(
-            expressions: dict[int, ConvEinsumExpression], last: dict[int, int], *, projected: bool
-        ) -> dict[int, ConvEinsumExpression]:
-            result = {}
-            for level, expression in expressions.items():
-                kernels = [weights.projections[level]] if projected else []
-                kernels += weights.cores[level : last[level] + 1]
-                result[level] = expression.bind(dict(enumerate(kernels, start=1)))
-            return result
-
-        ends = {level: last for first, last in self.runs for level in range(first, last + 1)}
-        projected = bound(self.projected, {level: level - 1 for level in self.projected}, projected=True)
-        advanced = bound(self.advanced, ends, projected=False)
-        merged = bound(self.merged, ends, projected=True)
-
-        def evaluate(frames: Frames) -> Tensor:
-            value: Tensor | None = None
-            for first, last in self.runs:
-                level = projected[first](frames(first))
-                level = level if value is None else level + value
-                if weights.level_biases:
-                    level = _add_bias(level, weights.level_biases[first])
-                value = advanced[first](level)
-                for other in range(first + 1, last + 1):
-                    value = value + merged[other](frames(other))
-            assert value is not None
-            return _add_bias(value, weights.bias)
-
-        return evaluate
+        return _evaluation(self.runs, self.projected, self.advanced, self.merged, weights, _bound)
 
 
 @dataclass(frozen=True)
@@ -384,12 +365,84 @@ class CompiledDense:
 
     def bind(self, weights: Weights) -> Evaluate:
         """Rebuild the kernel now, and return a function of the frames alone."""
-        bound = self.convolution.bind({1: weights.dense()})
-        return lambda frames: _add_bias(bound(frames(None)), weights.bias)
+        convolve = _bound(self.convolution, [weights.dense()])
+        return lambda frames: _add_bias(convolve(frames(None)), weights.bias)
+
+
+def _evaluation(
+    runs: Runs,
+    projected: dict[int, Any],
+    advanced: dict[int, Any],
+    merged: dict[int, Any],
+    weights: Weights,
+    fix: Callable[[Any, Sequence[Tensor]], Chain],
+) -> Evaluate:
+    """Give every term its kernels by ``fix``, and return a function of the frames alone."""
+    project, advance, merge = {}, {}, {}
+    for first, last in runs:
+        project[first] = fix(projected[first], [weights.projections[first]])
+        advance[first] = fix(advanced[first], [*weights.cores[first : last + 1]])
+        for level in range(first + 1, last + 1):
+            merge[level] = fix(merged[level], [weights.projections[level], *weights.cores[level : last + 1]])
+
+    def evaluate(frames: Frames) -> Tensor:
+        value: Tensor | None = None
+        for first, last in runs:
+            level = project[first](frames(first))
+            level = level if value is None else level + value
+            if weights.level_biases:
+                level = _add_bias(level, weights.level_biases[first])
+            value = advance[first](level)
+            for other in range(first + 1, last + 1):
+                value = value + merge[other](frames(other))
+        assert value is not None
+        return _add_bias(value, weights.bias)
+
+    return evaluate
+
+
+def _bound(expression: ConvEinsumExpression, kernels: Sequence[Tensor]) -> Chain:
+    """Return an expression as a function of its source, with what the kernels give together computed already."""
+    return expression.bind(dict(enumerate(kernels, start=1)))
+
+
+def trace(sizes: tuple[Any, ...], train: bool, reuse: int, weights: Weights) -> Evaluate:
+    """Return the cheapest program for a graph that torch.compile traces, in which the choice is a constant.
+
+    ``sizes`` are the fields of a :class:`ConvTTShape`.
+    """
+    runs, terms = _choice(sizes, train, reuse)
+    if not runs:
+        convolve = _traced(terms[0], [weights.dense()])
+        return lambda frames: _add_bias(convolve(frames(None)), weights.bias)
+    projected, advanced, merged = (dict(items) for items in terms)
+    return _evaluation(runs, projected, advanced, merged, weights, _traced)
+
+
+def _traced(term: tuple[Any, ...], kernels: Sequence[Tensor]) -> Chain:
+    equation, shapes, padding, padding_mode, path = term
+    expression = conv_einsum_expression(
+        equation, *shapes, padding=dict(padding), padding_mode=padding_mode, optimize=path
+    )
+    return lambda source: expression(source, *kernels)
+
+
+def _constant_choice(sizes: tuple[Any, ...], train: bool, reuse: int) -> tuple[Any, ...]:
+    """Return the cheapest program as plain values, which a graph can hold."""
+    program = candidates(ConvTTShape(*sizes), Usage(train, False, reuse))[0]
+    if isinstance(program, DenseProgram):
+        return (), (program.convolution.plain(),)
+    stages = (program.projected, program.advanced, program.merged)
+    return program.runs, tuple(tuple((level, term.plain()) for level, term in stage.items()) for stage in stages)
+
+
+_choice: Callable[[tuple[Any, ...], bool, int], tuple[Any, ...]] = torch.compiler.assume_constant_result(
+    _constant_choice
+)
 
 
 def _add_bias(value: Tensor, bias: Tensor | None) -> Tensor:
-    return value if bias is None else value + bias.reshape(-1, *(1,) * (value.ndim - 2))
+    return value if bias is None else value + bias.to(value.dtype).reshape(-1, *(1,) * (value.ndim - 2))
 
 
 @lru_cache(maxsize=256)

@@ -26,6 +26,9 @@ State: TypeAlias = tuple[Tensor, ...]
 """The last hidden states and the cell state, ``(h_{t-N+1}, ..., h_t, c_t)``, each ``[batch, hidden, *spatial]``."""
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TYPICAL_LENGTH = 10
+"""Steps that the planner expects of a sequence; it weighs work on the weights alone against work per step."""
+
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -74,14 +77,15 @@ class ConvLSTMRecurrence(Recurrence):
 
 
 class WindowRecurrence(Recurrence):
-    """A ConvTT-LSTM that evaluates the window of past states anew at every step."""
+    """A ConvTT-LSTM that evaluates the window of past states at every step, with weights bound once."""
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.conv_tt_cell = cell
+        self.input_conv, self.train = cell.input_conv, cell.recurrent
+        self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
 
     def gates(self, x: Tensor) -> Tensor:
-        return self.conv_tt_cell.gates(x, self.hidden)
+        return self.input_conv(x) + self.evaluate(self.train.windows(self.hidden))
 
 
 class RegisterRecurrence(Recurrence):
@@ -112,5 +116,3 @@ class RegisterRecurrence(Recurrence):
         self.current = False
         joined = torch.cat([form.beside_newest_level(x), form.newest_level(self.registers)], dim=1)
         return form.output_convolution(joined, self.weight, self.bias)
-
-
