@@ -471,7 +471,7 @@ class TensorizedConv(nn.Module):
 
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _traced(equation: str, operands: Sequence[Tensor], optimize: Optimize, options: dict[str, Any]) -> Tensor:
-    """Evaluate operands as torch.compile traces them: shapes are constants of the graph, and so is the path."""
+    """Evaluate what torch.compile traces; the shapes, and so the path, are constants of the graph."""
     shapes = [tuple(map(int, operand.shape)) for operand in operands]
     train = [i for i, operand in enumerate(operands) if torch.is_grad_enabled() and operand.requires_grad]
     expression = conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
