@@ -110,6 +110,13 @@ def test_a_frozen_layer_passes_gradients_on() -> None:
     torch.testing.assert_close(ours, theirs)
 
 
+def test_an_input_that_requires_a_gradient_where_none_is_taken() -> None:
+    layer = TensorizedConv(4, 6, 3, rank=3, padding=1).eval()
+    x = torch.randn(2, 4, 6, 6, requires_grad=True)
+    with torch.no_grad():
+        torch.testing.assert_close(layer(x), dense(layer, x))
+
+
 def test_one_weight_thawed() -> None:
     layer = TensorizedConv(4, 6, 3, rank=3, padding=1).eval().requires_grad_(False)
     x = torch.randn(2, 4, 6, 6)

@@ -29,10 +29,9 @@ class Factorization:
     ranks : str
         The letters of its ranks.
     terms : dict
-        Name of a factor -> its modes. Factors are kept, saved and evaluated in this order.
+        Name of a factor -> its modes, in the order in which TensorLy keeps the factors.
     contracted : dict
-        Name of a factor -> the modes over which the evaluation from input to output sums where it applies
-        the factor; none for weights.
+        Name of a factor -> the modes over which it sums, in the order from the input to the output.
     """
 
     form: Format
@@ -60,21 +59,23 @@ class Factorization:
         return tuple(sizes[letter] for letter in self.ranks)
 
     def equation(self, groups: int) -> str:
-        """Return the convolution of a feature with the factors, in their order, as a conv-einsum equation.
+        """Return the convolution of a feature with the factors as a conv-einsum equation.
 
-        With groups, the feature is ``bgi``, the output ``bgo``, and the factor of the output channels has
+        The factors come in the order from the input to the output, which makes sense of left to right. With
+        groups, the feature is ``bgi``, the output ``bgo``, and the factor of the output channels has
         them split into ``go``: the groups share all other factors.
         """
-        group, terms = "", list(self.terms.values())
+        group, terms = "", [self.terms[name] for name in self.contracted]
         if groups > 1:
             group, terms = "g", [term.replace("o", "go") for term in terms]
         return f"b{group}i{self.axes},{','.join(terms)}->b{group}o{self.axes}|{self.axes}"
 
     def operands(self, factors: Mapping[str, Tensor], groups: int) -> list[Tensor]:
         """Return the factors as ``equation`` takes them."""
-        if groups == 1:
-            return list(factors.values())
-        return [f.unflatten(0, (groups, -1)) if name == "output" else f for name, f in factors.items()]
+        ordered = {name: factors[name] for name in self.contracted}
+        if groups > 1:
+            ordered["output"] = ordered["output"].unflatten(0, (groups, -1))
+        return list(ordered.values())
 
     def rebuild(self, factors: Mapping[str, Tensor]) -> Tensor:
         """Return the dense kernel."""
@@ -108,17 +109,18 @@ def _spread(measured: Tensor, scaled: Tensor, variance: float, share: float = 1.
 
 
 def _cp(shape: Sequence[int], axes: str) -> Factorization:
-    modes = {"output": "o", "input": "i", **dict(zip(axes, axes, strict=True))}
-    terms = {"weights": "r"} | {name: f"{mode}r" for name, mode in modes.items()}
-    return Factorization(CPFormat(shape), axes, "r", terms, {**modes, "weights": "", "output": "r"})
+    spatial = dict(zip(axes, axes, strict=True))
+    terms = {"weights": "r", "output": "or", "input": "ir", **{axis: f"{axis}r" for axis in axes}}
+    contracted = {"input": "i", **spatial, "weights": "", "output": "r"}
+    return Factorization(CPFormat(shape), axes, "r", terms, contracted)
 
 
 def _tucker(shape: Sequence[int], axes: str) -> Factorization:
-    modes = {"output": "o", "input": "i", **dict(zip(axes, axes, strict=True))}
-    ranks = _RANKS[: len(modes)]
-    terms = {"core": ranks}
-    terms |= {name: mode + rank for (name, mode), rank in zip(modes.items(), ranks, strict=True)}
-    return Factorization(TuckerFormat(shape), axes, ranks, terms, {**modes, "core": ranks[1:], "output": "p"})
+    ranks = _RANKS[: len(shape)]
+    spatial = {axis: axis + rank for axis, rank in zip(axes, ranks[2:], strict=True)}
+    terms = {"core": ranks, "output": f"o{ranks[0]}", "input": f"i{ranks[1]}", **spatial}
+    contracted = {"input": "i", "core": ranks[1], **spatial, "output": ranks[0]}
+    return Factorization(TuckerFormat(shape), axes, ranks, terms, contracted)
 
 
 def _tt(shape: Sequence[int], axes: str) -> Factorization:

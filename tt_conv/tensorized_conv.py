@@ -14,7 +14,7 @@ from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolu
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv._folding import Expressions, can_fold
-from tt_conv.conv_einsum import PathInfo, conv_einsum_expression, conv_einsum_path
+from tt_conv.conv_einsum import ConvEinsumExpression, PathInfo, conv_einsum_expression, conv_einsum_path
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
@@ -393,8 +393,10 @@ class TensorizedConv(nn.Module):
         shapes = tuple([tuple(map(int, t.shape)) for t in (x, *operands)])
         if not self.training and not torch.jit.is_tracing():  # type: ignore[attr-defined]
             if can_fold(weights):
-                key = (x.shape, 0 in train)
-                return self._expressions.folded(weights, key, lambda: self._fold(x, operands))(x)
+                fold = self._expressions.folded(
+                    weights, (x.shape, 0 in train), lambda: self._fold(x, operands, 0 in train)
+                )
+                return fold(x)
             # A weight that takes a gradient is about to change, perhaps behind its version counter.
             self._expressions.forget()
         return self._expressions.open(
@@ -404,16 +406,16 @@ class TensorizedConv(nn.Module):
             ),
         )(x, *operands)
 
-    def _fold(self, x: Tensor, operands: Sequence[Tensor]) -> Any:
-        """Compile for the shape of ``x`` with all weights as constants."""
+    def _fold(self, x: Tensor, operands: Sequence[Tensor], train: bool) -> ConvEinsumExpression:
+        """Compile for the shape of ``x`` with all weights as constants, and with its gradient if asked."""
         # What is kept must serve calls outside inference mode and outside autocast as well.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return conv_einsum_expression(
                 self._equation,
                 x.shape,
-                *operands,
+                *[operand.detach() for operand in operands],
                 constants=range(1, len(operands) + 1),
-                train=(0,) if x.requires_grad else (),
+                train=(0,) if train else (),
                 optimize=self.optimize,
                 **self._options,
             )
@@ -471,7 +473,7 @@ class TensorizedConv(nn.Module):
 
 @torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
 def _traced(equation: str, operands: Sequence[Tensor], optimize: Optimize, options: dict[str, Any]) -> Tensor:
-    """Evaluate operands as torch.compile traces them: shapes are constants of the graph, and so is the path."""
+    """Evaluate what torch.compile traces; the shapes, and so the path, are constants of the graph."""
     shapes = [tuple(map(int, operand.shape)) for operand in operands]
     train = [i for i, operand in enumerate(operands) if torch.is_grad_enabled() and operand.requires_grad]
     expression = conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
