@@ -250,7 +250,7 @@ class ConvTT(nn.Module):
             Calls that are expected of the program before the parameters change.
         """
         parameters = list(self.parameters())
-        learning = torch.is_grad_enabled() and any([value.requires_grad for value in (frame, *parameters)])
+        learning = torch.is_grad_enabled() and any(value.requires_grad for value in (frame, *parameters))
         if torch.compiler.is_compiling():
             return trace(self._sizes(frame.shape[0], frame.shape[2:]), learning, reuse, self.weights())
         shape = self._shape(frame.shape[0], frame.shape[2:])

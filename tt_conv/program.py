@@ -12,7 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tt_conv.conv_einsum import ConvEinsumExpression, PathInfo, conv_einsum_expression, conv_einsum_path
+from tt_conv.conv_einsum import (
+    ConvEinsumExpression,
+    PathInfo,
+    conv_einsum,
+    conv_einsum_expression,
+    conv_einsum_path,
+)
 
 _SPACE = "xyz"
 _CHANNELS = "cdefghijklmnopqrstuvw"
@@ -168,7 +174,7 @@ class Term:
         """Return what :func:`trace` needs of the term, as plain values."""
         options = self._options()
         path = tuple(tuple(pair) for pair in self._planned[0])
-        return self.equation, self.shapes, tuple(options["padding"].items()), options["padding_mode"], path
+        return self.equation, tuple(options["padding"].items()), options["padding_mode"], path
 
     def _options(self) -> dict:
         padding = {mode: (p, p) for mode, p in zip(_SPACE, self.padding, strict=False)}
@@ -420,11 +426,10 @@ def trace(sizes: tuple[Any, ...], train: bool, reuse: int, weights: Weights) -> 
 
 
 def _traced(term: tuple[Any, ...], kernels: Sequence[Tensor]) -> Chain:
-    equation, shapes, padding, padding_mode, path = term
-    expression = conv_einsum_expression(
-        equation, *shapes, padding=dict(padding), padding_mode=padding_mode, optimize=path
+    equation, padding, padding_mode, path = term
+    return lambda source: conv_einsum(
+        equation, source, *kernels, padding=dict(padding), padding_mode=padding_mode, optimize=path
     )
-    return lambda source: expression(source, *kernels)
 
 
 def _constant_choice(sizes: tuple[Any, ...], train: bool, reuse: int) -> tuple[Any, ...]:
