@@ -1,7 +1,8 @@
 """The ``tt-conv`` command: one function per subcommand, each importing what it needs when it runs."""
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 from tt_conv._version import __version__
 
@@ -16,7 +17,7 @@ def demo(out: str = "tt-conv-demo", steps: int = 0, seed: int = 0) -> None:
     """
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo}
+COMMANDS: dict[str, Any] = {"demo": demo}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,0 +1,133 @@
+"""What every recurrent cell and layer shares: the state, the gates, and the walk through time."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import torch
+from torch import Tensor, nn
+
+from tt_conv._arguments import check_shape, odd_kernel_size, positive_int, spatial_dim
+
+State: TypeAlias = tuple[Tensor, ...]
+"""The last hidden states and the cell state, ``(h_{t-N+1}, ..., h_t, c_t)``, each ``[batch, hidden, *spatial]``."""
+
+CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+
+
+class RecurrentCell(nn.Module, ABC):
+    """A cell with LSTM gates whose state is passed in and out.
+
+    Subclasses say what the four gates are before their nonlinearities.
+    """
+
+    def __init__(
+        self, in_channels: int, hidden_channels: int, kernel_size: int | Sequence[int], steps: int, dim: int
+    ) -> None:
+        super().__init__()
+        self.dim = spatial_dim(dim)
+        self.in_channels = positive_int(in_channels, "in_channels")
+        self.hidden_channels = positive_int(hidden_channels, "hidden_channels")
+        self.kernel_size = odd_kernel_size(kernel_size, self.dim)
+        self.steps = steps
+
+    @abstractmethod
+    def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+
+    @abstractmethod
+    def macs(self, spatial_size: Sequence[int]) -> int:
+        """Return the multiply-adds of the convolutions of one step of one sample."""
+
+    def zero_state(self, x: Tensor) -> State:
+        """Return the state before the first frame, for an input like ``x`` ``[batch, in_channels, *spatial]``."""
+        zero = x.new_zeros(x.shape[0], self.hidden_channels, *x.shape[2:])
+        return (zero,) * (self.steps + 1)
+
+    def forward(self, x: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
+        """Take one frame.
+
+        Parameters
+        ----------
+        x : Tensor
+            ``[batch, in_channels, *spatial]``.
+        state : sequence of Tensor, optional
+            ``(h_{t-N}, ..., h_{t-1}, c_{t-1})``, each ``[batch, hidden_channels, *spatial]``, as the step
+            before returned it; ``None`` is the zero state.
+
+        Returns
+        -------
+        hidden : Tensor
+            ``[batch, hidden_channels, *spatial]``.
+        state : tuple of Tensor
+            ``(h_{t-N+1}, ..., h_t, c_t)``.
+
+        Raises
+        ------
+        ValueError
+            If ``x`` or ``state`` has another shape.
+        """
+        check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
+        if state is None:
+            state = self.zero_state(x)
+        else:
+            self._check_state(x, state)
+        return self._step(x, tuple(state))
+
+    def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
+        *hidden, cell = state
+        i, f, o, g = self.gates(x, hidden).chunk(4, dim=1)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        new = torch.sigmoid(o) * torch.tanh(cell)
+        return new, (*hidden[1:], new, cell)
+
+    def _check_state(self, x: Tensor, state: Sequence[Tensor]) -> None:
+        expected = (x.shape[0], self.hidden_channels, *x.shape[2:])
+        if len(state) != self.steps + 1:
+            raise ValueError(
+                f"state must be {self.steps} hidden states and the cell state, {self.steps + 1} tensors in all, "
+                f"got {len(state)}"
+            )
+        for n, value in enumerate(state):
+            if value.shape != expected:
+                raise ValueError(f"state[{n}] must have shape {expected}, got {tuple(value.shape)}")
+
+
+class RecurrentLayer(nn.Module):
+    """A cell applied to every frame of a sequence."""
+
+    cell: RecurrentCell
+
+    def forward(self, sequence: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
+        """Take a sequence.
+
+        Parameters
+        ----------
+        sequence : Tensor
+            ``[batch, time, in_channels, *spatial]``, oldest frame first.
+        state : sequence of Tensor, optional
+            The state that an earlier segment returned; ``None`` is the zero state.
+
+        Returns
+        -------
+        outputs : Tensor
+            ``[batch, time, hidden_channels, *spatial]``.
+        state : tuple of Tensor
+            ``(h_{T-N+1}, ..., h_T, c_T)``, each ``[batch, hidden_channels, *spatial]``.
+
+        Raises
+        ------
+        ValueError
+            If ``sequence`` or ``state`` has another shape.
+        """
+        cell = self.cell
+        layout = "[batch, time, channels, *spatial]"
+        check_shape(sequence, "sequence", layout, cell.in_channels, cell.dim, channel_axis=2)
+        if sequence.shape[1] == 0:
+            raise ValueError(f"sequence must hold at least one frame, got shape {tuple(sequence.shape)}")
+        outputs = []
+        for x in sequence.unbind(1):
+            hidden, state = cell(x, state)
+            outputs.append(hidden)
+        assert state is not None
+        return torch.stack(outputs, dim=1), tuple(state)
