@@ -1,69 +1,102 @@
-"""Training of frame predictors with Lightning."""
+"""How a frame predictor is trained."""
 
-from collections.abc import Mapping
+from typing import Literal, get_args
 
-import lightning.pytorch as pl
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tt_conv.applications.training import Task
 
-class FramePrediction(pl.LightningModule):
-    """Trains one frame predictor, or several on the same batches.
+Loss = Literal["l1_mse", "cross_entropy"]
 
-    The loss is L1 + MSE, means over all outputs of the model: from the second frame on, each predicted from
-    the true frames before it while there are given ones, then from the model's own predictions. Several
-    models share the batches and nothing else: the gradients of each are clipped by their own norm, and Adam
-    treats every parameter on its own.
+
+class FramePrediction(Task):
+    """Trains a model to predict the frames 2, 3, ... of sequences [B, T, C, *S] with values from 0 to 1.
+
+    While there are given frames, the model predicts each frame from the true ones before it; after that from
+    its own predictions. The loss is the mean over all its outputs.
 
     Parameters
     ----------
-    models : mapping of str to nn.Module
-        Models by name, called as ``model(frames [B, T, C, *S], future) -> [B, T + future - 1, C, *S]``.
+    model : nn.Module
+        Called as ``model(frames [B, given, C, *S], future) -> [B, given + future - 1, C, *S]``.
     given : int
-        Number of frames that the models are shown; they predict the rest of the sequence.
-    learning_rate : float
-        Adam's learning rate. It rises over the first tenth of the steps and falls to zero at the end.
-    clip_norm : float
-        Largest norm of the gradient of one model.
+        Number of frames that the model is shown; it predicts the rest of the sequence.
+    steps : int
+        Optimizer steps of the training.
+    loss : {"l1_mse", "cross_entropy"}
+        The published L1 + MSE, or the cross-entropy of each pixel, for models that end with a sigmoid. (The
+        absolute error alone favours an empty frame as long as it is unsure where things are.)
+    growth : float
+        Share of the training, from 0 to 1, over which the predicted future grows from one frame to all.
+    learning_rate, clip_norm : float
+        See :class:`~tt_conv.applications.training.Task`.
+
+    Examples
+    --------
+    >>> from tt_conv.layers import FramePredictor
+    >>> model = FramePredictor(1, (4,), (1,), kernel_size=3, rank=2)
+    >>> task = FramePrediction(model, given=3, steps=100)
+    >>> task.loss(torch.rand(2, 5, 1, 8, 8), progress=0.0).shape
+    torch.Size([])
 
     References
     ----------
     J. Su, W. Byeon, J. Kossaifi, F. Huang, J. Kautz, A. Anandkumar: Convolutional tensor-train LSTM for
-    spatio-temporal learning. NeurIPS 2020, arXiv 2002.09131 (the loss).
+    spatio-temporal learning. NeurIPS 2020, arXiv 2002.09131 (the loss L1 + MSE).
     """
 
     def __init__(
-        self, models: Mapping[str, nn.Module], *, given: int, learning_rate: float = 1e-3, clip_norm: float = 1.0
+        self,
+        model: nn.Module,
+        *,
+        given: int,
+        steps: int,
+        loss: Loss = "l1_mse",
+        growth: float = 0.0,
+        learning_rate: float = 1e-3,
+        clip_norm: float = 1.0,
     ) -> None:
-        super().__init__()
-        if not models:
-            raise ValueError("expected at least one model to train, got none")
+        super().__init__(model, steps=steps, learning_rate=learning_rate, clip_norm=clip_norm)
         if given < 1:
             raise ValueError(f"given must be at least 1 frame, got {given}")
-        self.models = nn.ModuleDict(models)
+        if loss not in get_args(Loss):
+            raise ValueError(f"loss must be one of {', '.join(map(repr, get_args(Loss)))}, got {loss!r}")
+        if not 0 <= growth <= 1:
+            raise ValueError(f"growth is a share of the training, from 0 to 1, got {growth}")
         self.given = given
-        self.learning_rate = learning_rate
-        self.clip_norm = clip_norm
+        self.loss_name = loss
+        self.growth = growth
 
-    def losses(self, sequences: Tensor) -> dict[str, Tensor]:
-        """Loss of each model on sequences [B, T, C, *S]."""
-        given, target = sequences[:, : self.given], sequences[:, 1:]
-        future = sequences.shape[1] - self.given
-        outputs = {name: model(given, future) for name, model in self.models.items()}
-        return {name: F.l1_loss(out, target) + F.mse_loss(out, target) for name, out in outputs.items()}
+    def future(self, frames: int, progress: float) -> int:
+        """Number of frames predicted beyond the given ones, of sequences of ``frames``, at a point of training."""
+        future = frames - self.given
+        if future < 1:
+            raise ValueError(f"sequences of {frames} frames with {self.given} given leave nothing to predict")
+        return future if progress >= self.growth else 1 + int(future * progress / self.growth)
 
-    def training_step(self, sequences: Tensor) -> Tensor:
-        losses = self.losses(sequences)
-        self.log_dict(losses, prog_bar=True)
-        return torch.stack(list(losses.values())).sum()
+    def loss(self, batch: Tensor, progress: float = 1.0) -> Tensor:
+        """Loss on sequences [B, T, C, *S]; ``progress`` is the share of the training that is done."""
+        future = self.future(batch.shape[1], progress)
+        predicted = self.model(batch[:, : self.given], future)
+        target = batch[:, 1 : self.given + future]
+        if self.loss_name == "cross_entropy":
+            return F.binary_cross_entropy(predicted, target)
+        return F.l1_loss(predicted, target) + F.mse_loss(predicted, target)
 
-    def configure_gradient_clipping(self, *_: object, **__: object) -> None:
-        for model in self.models.values():
-            nn.utils.clip_grad_norm_(model.parameters(), self.clip_norm)
 
-    def configure_optimizers(self) -> dict[str, object]:
-        optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.learning_rate, total_steps=steps, pct_start=0.1)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+def published_start(model: nn.Module) -> None:
+    """Give a model the start of the published training: Xavier-uniform weights, zero biases."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def start_at_mean(model: nn.Module, frames: Tensor) -> None:
+    """Let the output of a model with a sigmoid start at the mean of its frames instead of at one half."""
+    output = model.get_submodule("output")
+    with torch.no_grad():
+        output.get_parameter("bias").fill_(torch.logit(frames.mean()))
