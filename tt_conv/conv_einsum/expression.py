@@ -1,0 +1,267 @@
+"""Compiled equations: calling one runs prepared PyTorch operations and nothing else."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tt_conv.conv_einsum.compile import Instruction, Program
+from tt_conv.conv_einsum.cost import FOLDED_ELEMENTS
+from tt_conv.conv_einsum.errors import ConvEinsumError
+from tt_conv.conv_einsum.info import PathInfo
+from tt_conv.conv_einsum.operations import Drop
+from tt_conv.conv_einsum.plan import Path
+
+SUPPORTED = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.complex64,
+    torch.complex128,
+)
+MIXED_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
+
+_STRIDED = torch.strided
+
+_STATE = ("_program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_fixed")
+
+
+class ConvEinsumExpression:
+    """An equation compiled for the shapes of its operands; made by :func:`tt_conv.conv_einsum_expression`.
+
+    It can be pickled, deep-copied, traced by ``torch.compile(fullgraph=True)`` and exported.
+
+    Attributes
+    ----------
+    equation : str
+    path : list of tuple of int
+    info : PathInfo
+        What the path costs; ``print(expression)`` shows it.
+    """
+
+    def __init__(self, program: Program, constants: Mapping[int, Tensor] | None = None) -> None:
+        self._program = program
+        self._slots: list[Any] = [None] * len(program.network.operands)
+        self._open = tuple(range(len(self._slots)))
+        self._drops = program.drops
+        self._instructions = program.instructions
+        self._last = program.last
+        self._order = program.order
+        self._shapes = program.shapes
+        self._fixed: Tensor | None = None
+        if constants:
+            self._fix(constants, FOLDED_ELEMENTS)
+
+    @property
+    def equation(self) -> str:
+        """The equation as it was written."""
+        return self._program.network.equation.text
+
+    @property
+    def path(self) -> Path:
+        """The path in opt_einsum's form."""
+        return self._program.path
+
+    @property
+    def info(self) -> PathInfo:
+        """What the path costs; bytes are those of the constants' type, or of torch's default type."""
+        dtype = torch.get_default_dtype() if self._fixed is None else self._fixed.dtype
+        return self._program.info(dtype.itemsize)
+
+    def __repr__(self) -> str:
+        shapes = ", ".join(map(str, self._shapes))
+        return f"<ConvEinsumExpression {self.equation!r} of shapes {shapes}>"
+
+    def __str__(self) -> str:
+        return f"{self!r}\n{self.info}"
+
+    def __call__(self, *operands: Tensor) -> Tensor:
+        """Evaluate the expression.
+
+        Parameters
+        ----------
+        *operands : Tensor
+            All operands that are not constants, in the order of the equation, of the compiled shapes, of one
+            dtype (any floating or complex dtype; autocast may mix) and on one device.
+
+        Returns
+        -------
+        Tensor
+            In the order of the equation's output. A feature that is channels_last gives a result that is.
+
+        Raises
+        ------
+        ConvEinsumError
+            For a wrong number of operands, other shapes, mixed dtypes or devices; before any work.
+        """
+        self._check(operands)
+        slots: list[Any] = [*operands]
+        if self._fixed is not None:
+            slots = self._slots.copy()
+            for i, operand in zip(self._open, operands, strict=True):
+                slots[i] = operand
+        run(slots, self._drops, self._instructions)
+        result = slots[self._last]
+        return result if self._order is None else torch.permute(result, self._order)
+
+    def bind(self, operands: Mapping[int, Tensor]) -> "ConvEinsumExpression":
+        """Fix some operands, evaluate at once what they give together, and keep it differentiable.
+
+        This is how weights are paid for once per update: bind them, then call the result for every step of a
+        recurrence. Gradients of all these calls reach the weights. After an update, bind again.
+
+        Parameters
+        ----------
+        operands : mapping from int to Tensor
+            Operand number in the equation -> its value.
+
+        Returns
+        -------
+        ConvEinsumExpression
+            Of the remaining operands.
+
+        Raises
+        ------
+        ConvEinsumError
+            For an operand that the equation does not have or that is fixed already, or another shape.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from tt_conv import conv_einsum_expression
+        >>> step = conv_einsum_expression("bi,ir,ro->bo", (2, 8), (8, 4), (4, 8), reuse=100, train=True)
+        >>> first, second = (torch.randn(shape, requires_grad=True) for shape in [(8, 4), (4, 8)])
+        >>> bound = step.bind({1: first, 2: second})
+        >>> h = torch.ones(2, 8)
+        >>> for _ in range(3):
+        ...     h = torch.tanh(bound(h))
+        >>> h.sum().backward()
+        >>> first.grad.shape
+        torch.Size([8, 4])
+        """
+        bound = object.__new__(ConvEinsumExpression)
+        bound.__dict__.update({name: self.__dict__[name] for name in _STATE})
+        bound._fix(operands, None)
+        return bound
+
+    def _fix(self, operands: Mapping[int, Tensor], limit: int | None) -> None:
+        """Put operands into their slots, and run what depends on fixed slots only and is not above ``limit``."""
+        for i in operands:
+            if i not in self._open:
+                raise ConvEinsumError(
+                    f"operand {i!r} cannot be fixed: the operands that can are {list(self._open)}",
+                    self.equation,
+                )
+        check_tensors(
+            self.equation, {i: (operands[i], self._program.shapes[i]) for i in operands}, self._fixed
+        )
+        self._slots = [operands.get(i, slot) for i, slot in enumerate(self._slots)]
+        self._open = tuple(i for i in self._open if i not in operands)
+        self._shapes = tuple(self._program.shapes[i] for i in self._open)
+        self._fixed = next(iter(operands.values()), self._fixed)
+        fixed = {i for i in range(len(self._slots)) if i not in self._open}
+        now, later = [], []
+        for step in self._instructions:
+            if fixed.issuperset((step.first, step.second)) and (limit is None or step.elements <= limit):
+                now.append(step)
+            else:
+                later.append(step)
+                fixed.discard(step.first)
+        run(self._slots, [drop for drop in self._drops if drop[0] not in self._open], now)
+        self._drops = tuple(drop for drop in self._drops if drop[0] in self._open)
+        self._instructions = tuple(later)
+
+    def _check(self, operands: Sequence[Tensor]) -> None:
+        """Refuse operands that do not fit; the common case is one pass of comparisons."""
+        if len(operands) != len(self._shapes):
+            raise ConvEinsumError(
+                f"expected {len(self._shapes)} operands, of shapes {list(self._shapes)}, got {len(operands)}",
+                self.equation,
+            )
+        reference = operands[0] if self._fixed is None else self._fixed
+        fits = isinstance(reference, Tensor) and reference.dtype in SUPPORTED
+        if fits:
+            dtype, device = reference.dtype, reference.device
+            for operand, shape in zip(operands, self._shapes, strict=True):
+                if (
+                    not isinstance(operand, Tensor)
+                    or operand.shape != shape
+                    or operand.dtype is not dtype
+                    or operand.device != device
+                    or operand.layout is not _STRIDED
+                ):
+                    fits = False
+        if not fits:
+            given = dict(zip(self._open, zip(operands, self._shapes, strict=True), strict=True))
+            check_tensors(self.equation, given, self._fixed)
+
+
+def run(slots: list[Any], drops: Iterable[tuple[int, Drop]], instructions: Iterable[Instruction]) -> None:
+    """Run steps on slots that hold the operands; what is used up is let go."""
+    for i, drop in drops:
+        slots[i] = drop(slots[i])
+    for operation, i, j, _ in instructions:
+        slots[i] = operation(slots[i], slots[j])
+        slots[j] = None
+
+
+def check_tensors(
+    equation: str, operands: Mapping[int, tuple[Tensor, tuple[int, ...]]], reference: Tensor | None = None
+) -> None:
+    """Refuse what is not a tensor of the expected shape, or differs from the others in dtype or device.
+
+    Parameters
+    ----------
+    equation : str
+        For the message.
+    operands : mapping from int to (Tensor, tuple of int)
+        Operand number -> value and expected shape.
+    reference : Tensor, optional
+        What the operands must agree with besides each other.
+
+    Raises
+    ------
+    ConvEinsumError
+    """
+    first: int | None = None
+    for i, (operand, shape) in operands.items():
+        if not isinstance(operand, Tensor):
+            raise ConvEinsumError(
+                f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation
+            )
+        if operand.shape != shape:
+            raise ConvEinsumError(
+                f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}",
+                equation,
+            )
+        if operand.dtype not in SUPPORTED or operand.layout != torch.strided:
+            raise ConvEinsumError(
+                f"operand {i} has dtype {operand.dtype} and layout {operand.layout}; expected a strided tensor of "
+                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in SUPPORTED)}",
+                equation,
+            )
+        other = "the constants" if first is None else f"operand {first}"
+        if reference is None:
+            reference, first = operand, i
+        if operand.device != reference.device:
+            raise ConvEinsumError(
+                f"operand {i} is on {operand.device} and {other} on {reference.device}; move them together",
+                equation,
+            )
+        if operand.dtype != reference.dtype and not _mixed_by_autocast(operand, reference):
+            raise ConvEinsumError(
+                f"operand {i} has dtype {operand.dtype} and {other} {reference.dtype}; convert them to one dtype "
+                "(outside autocast nothing is converted)",
+                equation,
+            )
+
+
+def _mixed_by_autocast(first: Tensor, second: Tensor) -> bool:
+    """Say whether autocast is on and brings the dtypes of two tensors together."""
+    return (
+        torch.is_autocast_enabled(first.device.type)
+        and first.dtype in MIXED_BY_AUTOCAST
+        and second.dtype in MIXED_BY_AUTOCAST
+    )
