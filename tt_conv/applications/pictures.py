@@ -52,7 +52,9 @@ def draw_strips(path: Path, examples: Sequence[Clip], given: int, title: str) ->
                 )
             for offset, frame in enumerate(clip):
                 column = first + offset
-                axes = figure.add_axes((left + (column + 0.04) * cell[0], y + 0.04 * cell[1], 0.92 * cell[0], 0.92 * cell[1]))
+                axes = figure.add_axes(
+                    (left + (column + 0.04) * cell[0], y + 0.04 * cell[1], 0.92 * cell[0], 0.92 * cell[1])
+                )
                 _show(axes, frame, GIVEN if column < given else PREDICTED)
                 if number == row == 0:
                     axes.set_title(_frame_label(column, given), fontsize=9, pad=4)
@@ -79,7 +81,12 @@ def draw_animation(
 
 
 def draw_curves(
-    path: Path, panels: Mapping[str, Mapping[str, Sequence[float]]], reference: Sequence[str], *, x_label: str, title: str
+    path: Path,
+    panels: Mapping[str, Mapping[str, Sequence[float]]],
+    reference: Sequence[str],
+    *,
+    x_label: str,
+    title: str,
 ) -> None:
     """Draw one panel of curves per quantity.
 

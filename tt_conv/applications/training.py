@@ -100,7 +100,9 @@ class SideBySide(pl.LightningModule):
         tasks = self._tasks()
         with ThreadPoolExecutor(len(tasks)) as threads:
             losses = list(threads.map(backward, tasks.values()))
-        for optimizer, schedule in zip(self._listed(self.optimizers()), self._listed(self.lr_schedulers()), strict=True):
+        for optimizer, schedule in zip(
+            self._listed(self.optimizers()), self._listed(self.lr_schedulers()), strict=True
+        ):
             optimizer.step()
             schedule.step()
             optimizer.zero_grad()

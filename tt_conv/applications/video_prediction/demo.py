@@ -83,7 +83,9 @@ def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
         print(_introduction(settings), flush=True)
         outcome = _train(models, train_set, settings)
         if outcome.interrupted:
-            print(f"\nStopped after {outcome.steps_done} of {settings.steps} steps; evaluating what was learned so far.")
+            print(
+                f"\nStopped after {outcome.steps_done} of {settings.steps} steps; evaluating what was learned so far."
+            )
         rows = _evaluate(models, test_set, settings)
         _report(folder, rows, outcome, settings)
         _draw(folder, models, rows, test_set, settings)
@@ -197,7 +199,9 @@ def _report(folder: OutputFolder, rows: list[Row], outcome: Outcome, settings: D
         file.write_text(json.dumps(finite(contents), indent=2, allow_nan=False) + "\n")
     frame = next(iter(learned.values())).frame
     print(f"\n{results_table(rows)}\n")
-    print(f"Means over the {settings.future} predicted frames, values from 0 to 1; time of one CPU thread, batches of 16.")
+    print(
+        f"Means over the {settings.future} predicted frames, values from 0 to 1; time of one CPU thread, batches of 16."
+    )
     print(f"\nAt the predicted frame {frame}:\n{learned_table(learned)}", flush=True)
 
 
@@ -220,7 +224,9 @@ def _draw(
 
 
 @torch.inference_mode()
-def _examples(models: Mapping[str, nn.Module], test_set: MovingMNIST, settings: DemoSettings) -> list[dict[str, Tensor]]:
+def _examples(
+    models: Mapping[str, nn.Module], test_set: MovingMNIST, settings: DemoSettings
+) -> list[dict[str, Tensor]]:
     """The first test sequences, as they come, with what each model predicts."""
     sequences = [test_set[index] for index in range(min(PICTURED_SEQUENCES, len(test_set)))]
     predictions = {

@@ -103,7 +103,13 @@ def results_table(rows: Sequence[Row]) -> str:
 
 def learned_table(learned: Mapping[str, Learned]) -> str:
     """The table of what each model has learned, with the limits in its head."""
-    header = ["", "MSE / best baseline's\nat most 0.50", "mass off by\nat most 30 %", "centre off by\nat most 3 px", "learned"]
+    header = [
+        "",
+        "MSE / best baseline's\nat most 0.50",
+        "mass off by\nat most 30 %",
+        "centre off by\nat most 3 px",
+        "learned",
+    ]
     return text_table(
         header,
         [
