@@ -19,7 +19,8 @@ def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     hidden, cell : Tensor
-        ``[batch, hidden, *spatial]`` each.
+        ``[batch, hidden, *spatial]`` each; the hidden state has the dtype of the gates, the cell state keeps its
+        own. Under autocast the gates are in low precision and the cell state, a sum over all steps, is not.
     """
     hidden, cell = _LSTMUpdate.apply(gates, cell)
     return hidden, cell
@@ -37,8 +38,8 @@ class _LSTMUpdate(torch.autograd.Function):
     @staticmethod
     def forward(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         i, f, o, g = _parts(gates)
-        new = torch.addcmul(f * cell, i, g)
-        return o * torch.tanh(new), new
+        new = f * cell + i * g
+        return (o * torch.tanh(new)).to(gates.dtype), new
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -59,4 +60,4 @@ class _LSTMUpdate(torch.autograd.Function):
             ],
             dim=1,
         )
-        return grad_gates, grad_cell * f
+        return grad_gates.to(gates.dtype), (grad_cell * f).to(cell.dtype)
