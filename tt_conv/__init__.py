@@ -8,12 +8,24 @@ from typing import TYPE_CHECKING
 from tt_conv._version import __version__
 
 if TYPE_CHECKING:
+    from tt_conv.conv_einsum import ConvEinsumError, conv_einsum, conv_einsum_expression, conv_einsum_path
     from tt_conv.conv_tt_layer import ConvTT
 
-__all__ = ["ConvTT", "__version__"]
+__all__ = [
+    "conv_einsum",
+    "conv_einsum_path",
+    "conv_einsum_expression",
+    "ConvEinsumError",
+    "ConvTT",
+    "__version__",
+]
 
 # Public name -> the module that defines it, imported at first use: `tt-conv --help` does not wait for torch.
 _DEFINED_IN = {
+    "conv_einsum": "tt_conv.conv_einsum",
+    "conv_einsum_path": "tt_conv.conv_einsum",
+    "conv_einsum_expression": "tt_conv.conv_einsum",
+    "ConvEinsumError": "tt_conv.conv_einsum",
     "ConvTT": "tt_conv.conv_tt_layer",
 }
 

@@ -128,7 +128,11 @@ class CostModel:
         if feature & (operand | kernel):
             return bool(feature & operand)
         for other in self._convolved:
-            if other.carriers & operand and other.carriers & kernel and (operand | kernel) >> other.feature & 1:
+            if (
+                other.carriers & operand
+                and other.carriers & kernel
+                and (operand | kernel) >> other.feature & 1
+            ):
                 return bool(operand >> other.feature & 1)
         return (self.elements(operand), operand) > (self.elements(kernel), kernel)
 
@@ -138,7 +142,11 @@ class CostModel:
         subset = left | right
         gradients = usage.gradients
         passes = 1 + bool(left & gradients) + bool(right & gradients)
-        if not subset & ~usage.constants and not subset & gradients and self.elements(subset) <= FOLDED_ELEMENTS:
+        if (
+            not subset & ~usage.constants
+            and not subset & gradients
+            and self.elements(subset) <= FOLDED_ELEMENTS
+        ):
             return passes
         if not subset & ~usage.weights:
             return passes * FOREVER

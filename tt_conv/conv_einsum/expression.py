@@ -23,6 +23,8 @@ SUPPORTED = (
 )
 MIXED_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 
+_STATE = ("_program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_fixed")
+
 
 class ConvEinsumExpression:
     """An equation compiled for the shapes of its operands; made by :func:`tt_conv.conv_einsum_expression`.
@@ -136,8 +138,7 @@ class ConvEinsumExpression:
         torch.Size([8, 4])
         """
         bound = object.__new__(ConvEinsumExpression)
-        bound.__dict__.update(self.__dict__)
-        bound._slots = self._slots.copy()
+        bound.__dict__.update({name: self.__dict__[name] for name in _STATE})
         bound._fix(operands, None)
         return bound
 
@@ -146,9 +147,12 @@ class ConvEinsumExpression:
         for i in operands:
             if i not in self._open:
                 raise ConvEinsumError(
-                    f"operand {i!r} cannot be fixed: the operands that can are {list(self._open)}", self.equation
+                    f"operand {i!r} cannot be fixed: the operands that can are {list(self._open)}",
+                    self.equation,
                 )
-        check_tensors(self.equation, {i: (operands[i], self._program.shapes[i]) for i in operands}, self._fixed)
+        check_tensors(
+            self.equation, {i: (operands[i], self._program.shapes[i]) for i in operands}, self._fixed
+        )
         self._slots = [operands.get(i, slot) for i, slot in enumerate(self._slots)]
         self._open = tuple(i for i in self._open if i not in operands)
         self._shapes = tuple(self._program.shapes[i] for i in self._open)
@@ -220,10 +224,13 @@ def check_tensors(
     first: int | None = None
     for i, (operand, shape) in operands.items():
         if not isinstance(operand, Tensor):
-            raise ConvEinsumError(f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation)
+            raise ConvEinsumError(
+                f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation
+            )
         if operand.shape != shape:
             raise ConvEinsumError(
-                f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}", equation
+                f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}",
+                equation,
             )
         if operand.dtype not in SUPPORTED or operand.layout != torch.strided:
             raise ConvEinsumError(
@@ -236,7 +243,8 @@ def check_tensors(
             reference, first = operand, i
         if operand.device != reference.device:
             raise ConvEinsumError(
-                f"operand {i} is on {operand.device} and {other} on {reference.device}; move them together", equation
+                f"operand {i} is on {operand.device} and {other} on {reference.device}; move them together",
+                equation,
             )
         if operand.dtype != reference.dtype and not _mixed_by_autocast(operand, reference):
             raise ConvEinsumError(

@@ -64,9 +64,7 @@ class ConvolvedMode:
     def reach(self, subset: int) -> int:
         """Return the sum of k - 1 over the kernels in a bit mask of operands."""
         return sum(
-            size - 1
-            for i, size in enumerate(self.sizes)
-            if size and i != self.feature and subset >> i & 1
+            size - 1 for i, size in enumerate(self.sizes) if size and i != self.feature and subset >> i & 1
         )
 
     def size(self, subset: int) -> int:
@@ -110,9 +108,7 @@ class Axis:
         return self.padding[0] != self.padding[1] or (self.circular and self.padding[0] > 0)
 
 
-def convolved_mode(
-    equation: Equation, mode: str, sizes: tuple[int, ...], options: Options
-) -> ConvolvedMode:
+def convolved_mode(equation: Equation, mode: str, sizes: tuple[int, ...], options: Options) -> ConvolvedMode:
     """Return the geometry of one convolved mode.
 
     Raises
@@ -137,14 +133,21 @@ def convolved_mode(
     elif isinstance(padding, tuple):
         left, right = padding
     else:
-        left, right = {"valid": (0, 0), "full": (reach, reach), "same": (reach // 2, reach - reach // 2)}[padding]
+        left, right = {"valid": (0, 0), "full": (reach, reach), "same": (reach // 2, reach - reach // 2)}[
+            padding
+        ]
     _check_output(equation, mode, sizes, feature, reach + 1, (left, right))
     circular = options.padding_mode == "circular"
     return ConvolvedMode(mode, sizes, feature, stride, dilation, (left, right), circular)
 
 
 def _check_output(
-    equation: Equation, mode: str, sizes: tuple[int, ...], feature: int, support: int, padding: tuple[int, int]
+    equation: Equation,
+    mode: str,
+    sizes: tuple[int, ...],
+    feature: int,
+    support: int,
+    padding: tuple[int, int],
 ) -> None:
     """Refuse a convolution with nothing in its output."""
     size = sizes[feature]

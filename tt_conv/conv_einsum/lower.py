@@ -208,17 +208,22 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
     channels = (*roles.batch, *roles.right)
     modes = (*batch, *channels, *_flat(spatial))
     sizes = {mode: model.network.size(mode, subset) for mode in modes}
+    view = _kernel_view(kernel, roles.batch, roles.right, roles.contracted, axes, [g[0] for g in spatial])
+    groups = prod(feature.sizes[mode] for mode in roles.batch)
+    as_given = view is None and kernel.subset.bit_count() == 1
     operation = Convolution(
         name=_convolution_name(feature, kernel, roles, axes),
         feature=_view(feature, [batch, (*roles.batch, *roles.contracted), *spatial]),
-        kernel=_kernel_view(kernel, roles.batch, roles.right, roles.contracted, axes, [g[0] for g in spatial]),
-        pad=_pad([axis.padding if axis.by_hand else (0, 0) for axis in axes], axes[0].circular),
+        kernel=view,
+        pad=_pad([axis.padding if axis.by_hand else (0, 0) for axis in axes], any(axis.circular for axis in axes)),
         flip=tuple(2 + i for i, axis in enumerate(axes) if axis.flip),
         stride=tuple(axis.stride for axis in axes),
         padding=tuple(0 if axis.by_hand else axis.padding[0] for axis in axes),
         dilation=tuple(axis.dilation for axis in axes),
-        groups=prod(feature.sizes[mode] for mode in roles.batch),
+        groups=groups,
         shape=_split(sizes, [batch, channels, *spatial]),
+        compact=not as_given and any(axis.kernel > 1 for axis in axes),
+        clone=groups > 1 and prod(feature.sizes[mode] for mode in (*batch, *_flat(spatial))) == 1,
     )
     return operation, modes, False
 
@@ -337,7 +342,9 @@ def _unfold(tensor: Laid, over: dict[str, Axis], by: dict[str, Axis]) -> tuple[U
     sides = [over[mode].padding if mode in over else (0, 0) for mode in tensor.modes]
     wraps = [mode in over and over[mode].circular for mode in tensor.modes]
     pads = (
-        _pad([pair if wrap is circular else (0, 0) for pair, wrap in zip(sides, wraps, strict=True)], circular)
+        _pad(
+            [pair if wrap is circular else (0, 0) for pair, wrap in zip(sides, wraps, strict=True)], circular
+        )
         for circular in (False, True)
     )
     operation = Unfold(
@@ -351,7 +358,9 @@ def _unfold(tensor: Laid, over: dict[str, Axis], by: dict[str, Axis]) -> tuple[U
     sizes = {f"{mode}'" if mode in by else mode: size for mode, size in tensor.sizes.items()}
     for mode, axis in over.items():
         left, right = axis.padding
-        sizes[mode] = (tensor.sizes[mode] + left + right - 1 - axis.dilation * (axis.kernel - 1)) // axis.stride + 1
+        sizes[mode] = (
+            tensor.sizes[mode] + left + right - 1 - axis.dilation * (axis.kernel - 1)
+        ) // axis.stride + 1
         sizes[f"{mode}'"] = axis.kernel
     return operation, Laid(tensor.subset, sizes)
 

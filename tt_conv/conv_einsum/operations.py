@@ -74,7 +74,11 @@ def _wrap(x: Tensor, axis: int, left: int, right: int) -> Tensor:
     """Extend one axis periodically; PyTorch's own padding stops at one period and at three axes."""
     size = x.shape[axis]
     periods = 1 + left // size + right // size
-    pieces = [x.narrow(axis, size - left % size, left % size), *[x] * periods, x.narrow(axis, 0, right % size)]
+    pieces = [
+        x.narrow(axis, size - left % size, left % size),
+        *[x] * periods,
+        x.narrow(axis, 0, right % size),
+    ]
     return torch.cat([piece for piece in pieces if piece.shape[axis]], axis)
 
 
@@ -121,6 +125,10 @@ class Convolution:
 
     ``pad`` is the padding that PyTorch's convolutions do not do themselves, ``flip`` the kernel axes on which
     the convolution is a full one, of two kernels; ``shape`` splits the axes of the result.
+
+    ``compact`` and ``clone`` give the kernel and the feature ordinary strides. Without that the backward pass of
+    PyTorch's float64 convolution on the CPU refuses some strides that could be called channels_last ("grad_weight
+    must be contiguous", torch 2.13).
     """
 
     name: str
@@ -133,6 +141,8 @@ class Convolution:
     dilation: Ints
     groups: int
     shape: Ints | None
+    compact: bool
+    clone: bool
 
     def __call__(self, feature: Tensor, kernel: Tensor) -> Tensor:
         if self.feature is not None:
@@ -143,6 +153,10 @@ class Convolution:
             feature = self.pad(feature)
         if self.flip:
             kernel = kernel.flip(self.flip)
+        if self.compact:
+            kernel = kernel.contiguous()
+        if self.clone:
+            feature = feature.clone(memory_format=torch.contiguous_format)
         convolution = _CONVOLUTIONS[len(self.stride)]
         result = convolution(feature, kernel, None, self.stride, self.padding, self.dilation, self.groups)
         return result if self.shape is None else result.reshape(self.shape)
@@ -150,7 +164,10 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class TransposedConvolution:
-    """Full convolution of two kernels, [N, groups * C, *K] and [groups * C, O, *K']."""
+    """Full convolution of two kernels, [N, groups * C, *K] and [groups * C, O, *K'].
+
+    Both are made contiguous, for the reason that :class:`Convolution` gives.
+    """
 
     left: View | None
     right: View | None
@@ -167,6 +184,7 @@ class TransposedConvolution:
             left = self.left(left)
         if self.right is not None:
             right = self.right(right)
+        left, right = left.contiguous(), right.contiguous()
         result = _TRANSPOSED[self.dim](left, right, None, 1, 0, 0, self.groups)
         return result if self.shape is None else result.reshape(self.shape)
 

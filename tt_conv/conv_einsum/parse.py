@@ -157,7 +157,9 @@ def _convolved(text: str, tokens: _Tokens | None, operands: tuple[Term, ...]) ->
     modes: list[str] = []
     for token, place in tokens:
         if token in (",", ELLIPSIS):
-            raise ConvEinsumError(f"only letters follow '|', one per convolved mode, not {token!r}", text, place)
+            raise ConvEinsumError(
+                f"only letters follow '|', one per convolved mode, not {token!r}", text, place
+            )
         if token in modes:
             raise ConvEinsumError(f"the convolved mode {token!r} is named twice", text, place)
         if not any(token in term.modes for term in operands):

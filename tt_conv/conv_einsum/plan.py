@@ -64,7 +64,7 @@ def plan(network: Network, usage: Usage, optimize: Optimize, memory_limit: int |
     elif isinstance(optimize, PathOptimizer):
         steps = _by_optimizer(model, optimize, limit)
     else:
-        steps = steps_of_path(model, optimize, limit)
+        steps = steps_of_path(model, checked_path(network.equation.text, optimize), limit)
     if limit is not None and any(model.elements(left | right) > limit for left, right in steps):
         raise _over_the_limit(model, limit)
     return steps
@@ -81,7 +81,9 @@ def limit_in_elements(model: CostModel, memory_limit: int | str | None) -> int |
     if memory_limit is None or (is_int(memory_limit) and memory_limit == -1):
         return None
     if isinstance(memory_limit, str) and memory_limit == "max_input":
-        return max(model.elements(everything), *(model.elements(1 << i) for i in range(everything.bit_length())))
+        return max(
+            model.elements(everything), *(model.elements(1 << i) for i in range(everything.bit_length()))
+        )
     if not is_int(memory_limit) or cast(int, memory_limit) < 1:
         raise ConvEinsumError(
             "memory_limit must be a number of elements of at least 1, 'max_input', or -1 or None for no limit; "
@@ -106,19 +108,28 @@ def path_of_steps(count: int, steps: Steps) -> Path:
     return path
 
 
-def steps_of_path(model: CostModel, path: object, limit: int | None) -> Steps:
-    """Check a path in opt_einsum's form and return its steps; more than two operands at once are searched."""
-    text = model.network.equation.text
-    if not isinstance(path, Collection) or not all(
-        isinstance(entry, Sequence) and not isinstance(entry, str) and all(map(is_int, entry)) for entry in path
-    ):
+def checked_path(text: str, path: object) -> tuple[tuple[int, ...], ...]:
+    """Return a path in opt_einsum's form as tuples of ints."""
+    entries = path if isinstance(path, Collection) and not isinstance(path, str) else [path]
+    if not all(isinstance(entry, Collection) and all(map(is_int, entry)) for entry in entries):
         raise ConvEinsumError(
-            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or False, got {path!r}", text
+            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or False, got {path!r}",
+            text,
         )
+    return tuple(tuple(map(int, cast(Collection, entry))) for entry in entries)
+
+
+def steps_of_path(model: CostModel, path: Collection[Sequence[int]], limit: int | None) -> Steps:
+    """Return the steps of a path; those of an entry with more than two operands are searched."""
+    text = model.network.equation.text
     current = [1 << i for i in range(len(model.network.operands))]
     steps: list[tuple[int, int]] = []
     for entry in path:
-        if not entry or len(set(entry)) != len(entry) or not all(0 <= place < len(current) for place in entry):
+        if (
+            not entry
+            or len(set(entry)) != len(entry)
+            or not all(0 <= place < len(current) for place in entry)
+        ):
             raise ConvEinsumError(
                 f"the path {path!r} combines {tuple(entry)} where {len(current)} operands are left: expected "
                 f"distinct positions from 0 to {len(current) - 1}",
@@ -187,10 +198,13 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
             geometry = network.convolved.get(mode)
             label = mode if geometry is None or geometry.feature == i else f"{mode}{i}"
             if geometry is not None:
-                sizes[label] = max(geometry.sizes[i], geometry.output_size) if label == mode else geometry.sizes[i]
+                sizes[label] = (
+                    max(geometry.sizes[i], geometry.output_size) if label == mode else geometry.sizes[i]
+                )
             labels.add(label)
         inputs.append(frozenset(labels))
-    return steps_of_path(model, optimizer(inputs, frozenset(network.output), sizes, limit), limit)
+    path = optimizer(inputs, frozenset(network.output), sizes, limit)
+    return steps_of_path(model, checked_path(network.equation.text, path), limit)
 
 
 def _over_the_limit(model: CostModel, limit: int) -> ConvEinsumError:
