@@ -85,6 +85,7 @@ CONVOLUTIONS = [
     case("size 1 everywhere", "bihw,oihw->bohw|hw", (1, 1, 1, 1), (1, 1, 1, 1)),
     case("feature of size 1", "bihw,oihw->bohw|hw", (2, 3, 1, 4), (2, 3, 1, 3)),
     case("feature of size 1 amid groups", "ghc,gch->hg|h", (2, 1, 2), (2, 2, 2)),
+    case("kernel of size 1 amid groups", "bwhgi,bghwi->ghwb|hw", (1, 1, 6, 2, 2), (1, 2, 1, 1, 2)),
     case("the feature sums a mode", "bihx,oih->boh|h", (2, 3, 5, 2), (2, 3, 3)),
     case("the kernel sums a mode", "bih,oihx->boh|h", (2, 3, 5), (2, 3, 3, 2)),
     case("both sum a mode", "bihx,oihy->ohb|h", (2, 3, 5, 2), (2, 3, 3, 2)),
