@@ -77,11 +77,13 @@ def _draw(random: Random, must_convolve: bool, ellipsis: bool) -> Problem:
     letters = [*ascii_letters[first:], *ascii_letters[:first]]
     counts = {1: 6, 2: 5, 3: 2, 4: 1} if must_convolve else {0: 3, 1: 6, 2: 5, 3: 2, 4: 1}
     convolved = letters[: _weighted(random, counts) if count > 1 else 0]
+    # Sizes of 1 leave strides undefined and modes interchangeable: now and then most sizes are.
+    ones = random.random() < 0.15
     ordinary = letters[len(convolved) :][: random.randint(0 if convolved else 1, 2 + count)]
     terms: list[list[str]] = [[] for _ in range(count)]
     shapes: list[list[int]] = [[] for _ in range(count)]
     for mode in ordinary:
-        size = random.choice((1, 2, 2, 3))
+        size = 1 if ones and random.random() < 0.6 else random.choice((1, 2, 2, 3))
         for number in random.sample(range(count), _weighted(random, {2: 5, 1: 3, 3: 2}) % count + 1):
             terms[number].append(mode)
             shapes[number].append(size)
@@ -89,9 +91,9 @@ def _draw(random: Random, must_convolve: bool, ellipsis: bool) -> Problem:
         carriers = sorted(random.sample(range(count), min(count, _weighted(random, {2: 6, 3: 3, 4: 1}))))
         for number in carriers:
             terms[number].append(mode)
-            shapes[number].append(
-                random.randint(1, 7) if number == carriers[0] else random.choice((1, 2, 2, 3, 3, 4))
-            )
+            feature, kernel = random.randint(1, 7), random.choice((1, 2, 2, 3, 3, 4))
+            size = feature if number == carriers[0] else kernel
+            shapes[number].append(1 if ones and random.random() < 0.6 else size)
     for number in range(count):
         order = random.sample(range(len(terms[number])), len(terms[number]))
         terms[number] = [terms[number][i] for i in order]

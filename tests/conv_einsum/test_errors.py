@@ -2,6 +2,7 @@
 
 import re
 
+import opt_einsum
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -353,12 +354,29 @@ class TestOptimize:
         if isinstance(optimize, str):
             mentions(message, repr(optimize))
 
-    @pytest.mark.parametrize("optimize", ["auto", "optimal", "greedy", False, [(1, 2), (0, 1)]])
+    @pytest.mark.parametrize(
+        "optimize",
+        ["auto", "optimal", "dp", "greedy", "branch-2", "random-greedy", "measure", False, [(1, 2), (0, 1)]],
+        ids=str,
+    )
     @pytest.mark.parametrize("limit", [1, 10, 2 * 4 * 3 - 1])
     def test_a_memory_limit_that_no_path_fits(self, optimize, limit):
         """The result alone has 2 * 4 * 3 elements."""
         message = refusal(self.equation, *self.shapes, optimize=optimize, memory_limit=limit)
         mentions(message, "memory_limit", limit)
+
+    @pytest.mark.parametrize(
+        "optimize",
+        [
+            *("auto", "optimal", "dp", "greedy", "branch-2", "random-greedy", False, [(1, 2), (0, 1)]),
+            opt_einsum.RandomGreedy(),
+            opt_einsum.DynamicProgramming(),
+        ],
+        ids=str,
+    )
+    def test_a_memory_limit_that_the_result_fits_but_no_path(self, optimize):
+        message = refusal("ij,jk,kl->il", (1, 9), (9, 9), (9, 1), optimize=optimize, memory_limit=8)
+        mentions(message, "memory_limit", 8)
 
     @pytest.mark.parametrize("limit", [0, -5, "much", 1.5, "max_output", True])
     def test_a_memory_limit_that_is_none(self, limit):
