@@ -59,6 +59,11 @@ def without(message, equation):
     return message.replace(equation, "")
 
 
+def described(value):
+    """An id for a test that does not change from run to run."""
+    return str(value) if isinstance(value, (str, list, bool, int, float, dict)) else type(value).__name__
+
+
 def test_one_family():
     assert issubclass(ConvEinsumError, ValueError)
     assert tt_conv.conv_einsum.__module__.startswith("tt_conv.conv_einsum")
@@ -260,6 +265,25 @@ class TestOptions:
         message = without(refusal(self.equation, *self.shapes, padding_mode=value), self.equation)
         mentions(message, "padding_mode", repr(value), "zeros", "circular")
 
+    @pytest.mark.parametrize(
+        ("good", "bad"),
+        [
+            ({"stride": 1}, {"stride": True}),
+            ({"stride": {"h": 1}}, {"stride": {"h": 1.0}}),
+            ({"padding": 0}, {"padding": False}),
+            ({"padding": {"h": (1, 0)}}, {"padding": {"h": (True, 0.0)}}),
+            ({"dilation": 2}, {"dilation": 2.0}),
+            ({"memory_limit": 1000}, {"memory_limit": 1000.0}),
+            ({"optimize": False}, {"optimize": 0}),
+            ({"optimize": [(0, 1)]}, {"optimize": [(False, True)]}),
+        ],
+    )
+    def test_what_equals_a_good_value_is_not_taken_from_a_cache(self, good, bad):
+        conv_einsum(self.equation, *map(torch.ones, self.shapes), **good)
+        refusal(self.equation, *self.shapes, **bad)
+        operands = [torch.ones(shape) for shape in self.shapes]
+        refusal_of(self.equation, *operands, **bad)
+
     def test_an_unknown_option_is_a_type_error(self):
         with pytest.raises(TypeError):
             conv_einsum(self.equation, *map(torch.ones, self.shapes), strides=1)
@@ -346,7 +370,7 @@ class TestOptimize:
             object(),
             {"h": (0, 1)},
         ],
-        ids=str,
+        ids=described,
     )
     def test_that_is_no_optimizer_and_no_path(self, optimize):
         message = refusal(self.equation, *self.shapes, optimize=optimize)
@@ -372,7 +396,7 @@ class TestOptimize:
             opt_einsum.RandomGreedy(),
             opt_einsum.DynamicProgramming(),
         ],
-        ids=str,
+        ids=described,
     )
     def test_a_memory_limit_that_the_result_fits_but_no_path(self, optimize):
         message = refusal("ij,jk,kl->il", (1, 9), (9, 9), (9, 1), optimize=optimize, memory_limit=8)
