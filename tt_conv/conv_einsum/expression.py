@@ -23,6 +23,8 @@ SUPPORTED = (
 )
 MIXED_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
 
+_STRIDED = torch.strided
+
 _STATE = ("_program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_fixed")
 
 
@@ -95,12 +97,14 @@ class ConvEinsumExpression:
             For a wrong number of operands, other shapes, mixed dtypes or devices; before any work.
         """
         self._check(operands)
-        slots = self._slots.copy()
-        for i, operand in zip(self._open, operands, strict=True):
-            slots[i] = operand
+        slots: list[Any] = [*operands]
+        if self._fixed is not None:
+            slots = self._slots.copy()
+            for i, operand in zip(self._open, operands, strict=True):
+                slots[i] = operand
         run(slots, self._drops, self._instructions)
         result = slots[self._last]
-        return result if self._order is None else result.permute(self._order)
+        return result if self._order is None else torch.permute(result, self._order)
 
     def bind(self, operands: Mapping[int, Tensor]) -> "ConvEinsumExpression":
         """Fix some operands, evaluate at once what they give together, and keep it differentiable.
@@ -181,12 +185,12 @@ class ConvEinsumExpression:
         if fits:
             dtype, device = reference.dtype, reference.device
             for operand, shape in zip(operands, self._shapes, strict=True):
-                if not (
-                    isinstance(operand, Tensor)
-                    and operand.shape == shape
-                    and operand.dtype == dtype
-                    and operand.device == device
-                    and operand.layout == torch.strided
+                if (
+                    not isinstance(operand, Tensor)
+                    or operand.shape != shape
+                    or operand.dtype is not dtype
+                    or operand.device != device
+                    or operand.layout is not _STRIDED
                 ):
                     fits = False
         if not fits:

@@ -2,6 +2,8 @@
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from operator import index
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -97,18 +99,22 @@ def conv_einsum(
     Rabbani, Su, Liu, Chan, Sun, Huang, "conv_einsum: A Framework for Representation and Fast Evaluation of
     Multilinear Operations in Convolutional Tensorial Neural Networks", arXiv:2401.03384.
     """
-    options = checked_options(equation, stride, padding, dilation, padding_mode)
-    if not all([isinstance(operand, Tensor) for operand in operands]):
+    if torch.compiler.is_compiling():
+        shapes = [[index(size) for size in operand.shape] for operand in operands]
+        gradients = [operand.requires_grad for operand in operands]
+        options = (stride, padding, dilation, padding_mode, optimize, memory_limit)
+        return getattr(_TRACED, _traced(equation, shapes, gradients, *options))(*operands)
+    checked = checked_options(equation, stride, padding, dilation, padding_mode)
+    if not all([isinstance(operand, Tensor) for operand in operands]):  # noqa: C419  (a list is faster)
         check_tensors(equation, {i: (operand, ()) for i, operand in enumerate(operands)})
     shapes = tuple([operand.shape for operand in operands])
     usage = Usage(_requiring_gradients(operands))
-    if isinstance(optimize, str) and optimize == "measure" and not torch.compiler.is_compiling():
-        network = _network(equation, shapes, options)
+    if isinstance(optimize, str) and optimize == "measure":
+        network = _network(equation, shapes, checked)
         check_tensors(equation, dict(enumerate(zip(operands, shapes, strict=True))))
         program = measured_program(network, usage, memory_limit, operands)
         return ConvEinsumExpression(program)(*operands)
-    compiled = _compiled_as_constant if torch.compiler.is_compiling() else _compiled
-    return compiled(equation, shapes, options, usage, _hashable(equation, optimize), memory_limit)(*operands)
+    return _compiled(equation, shapes, checked, usage, _hashable(equation, optimize), memory_limit)(*operands)
 
 
 def conv_einsum_path(
@@ -281,8 +287,25 @@ def _compile(
     return ConvEinsumExpression(compile_steps(network, usage, steps))
 
 
-# What torch.compile sees of it: shapes and options are constants of a graph, and so is the plan.
-_compiled_as_constant = torch.compiler.assume_constant_result(_compiled)
+# The expressions that traced calls run, under names: a graph can hold a name as a constant, but not an expression.
+_TRACED = SimpleNamespace()
+
+
+@torch.compiler.assume_constant_result
+def _traced(equation: str, shapes: Sequence[Any], gradients: Sequence[bool], *options: Any) -> str:
+    """Return the name of the expression that a traced call runs; its shapes and options are constants."""
+    *geometry, optimize, memory_limit = options
+    expression = _compiled(
+        equation,
+        _given_shapes(equation, shapes),
+        checked_options(equation, *geometry),
+        Usage(sum(1 << i for i, needed in enumerate(gradients) if needed)),
+        _hashable(equation, "auto" if optimize == "measure" else optimize),  # a graph cannot be timed as it is traced
+        memory_limit,
+    )
+    name = f"expression_{id(expression)}"
+    setattr(_TRACED, name, expression)
+    return name
 
 
 def _hashable(equation: str, optimize: Any) -> Any:

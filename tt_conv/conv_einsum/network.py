@@ -92,6 +92,7 @@ def bind(equation: Equation, shapes: Sequence[Shape], options: Options) -> Netwo
         raise ConvEinsumError(
             f"the equation has {len(equation.operands)} operands, but {len(shapes)} were given", equation.text
         )
+    shapes = [tuple(map(int, shape)) for shape in shapes]
     named = _name_axes(equation, shapes)
     sizes, sizes_by_operand = _sizes(equation, named)
     convolved = {
