@@ -193,6 +193,23 @@ def test_channels_last_and_other_strides(problem):
     assert_agrees(conv_einsum(problem.equation, *reversed_strides, **options), expected)
 
 
+@pytest.mark.parametrize("equation", ["bgihw,goihw->bgohw|hw", "bgihw,ogihw->gbohw|hw"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_dimensions_of_size_one_lie_anywhere_in_memory(equation, dtype):
+    """Their strides mean nothing, but some of PyTorch's gradients of grouped convolutions depend on them."""
+    shapes = (1, 2, 2, 1, 6), ((2, 1, 2, 1, 1) if ",g" in equation else (1, 2, 2, 1, 1))
+    expected = reference(equation, shapes, {"padding": 1})
+    tolerance = 1e-10 if dtype == torch.float64 else 1e-4
+    w = expected.operands[1].detach().to(dtype).requires_grad_()
+    for order in permutations(range(5)):
+        back = sorted(range(5), key=order.__getitem__)
+        x = expected.operands[0].detach().to(dtype).permute(order).contiguous().permute(back).requires_grad_()
+        value = conv_einsum(equation, x, w, padding=1)
+        gradients = torch.autograd.grad(value, (x, w), expected.weight.to(dtype))
+        for actual, wanted in zip((value, *gradients), (expected.value, *expected.gradients), strict=True):
+            torch.testing.assert_close(actual, wanted.to(dtype), rtol=tolerance, atol=tolerance)
+
+
 @pytest.mark.parametrize("problem", CONVOLUTIONS + SMALL_NETWORKS, ids=by_name)
 def test_expanded_and_sliced_operands(problem):
     options = usable_options(problem)[1]
