@@ -261,7 +261,9 @@ def test_operands_that_are_the_same_tensor():
 @pytest.mark.parametrize("problem", [p for p in CASES if "..." not in p.equation], ids=by_name)
 def test_an_empty_mode_is_refused_or_right(problem):
     """PyTorch takes an empty batch; the specification refuses an empty result. Garbage is neither."""
-    empty = next((mode for mode in problem.equation if mode.isalpha() and mode not in problem.convolved), None)
+    empty = next(
+        (mode for mode in problem.equation if mode.isalpha() and mode not in problem.convolved), None
+    )
     if empty is None:
         pytest.skip("every mode is convolved")
     terms = problem.equation.partition("->")[0].split(",")
@@ -275,7 +277,9 @@ def test_an_empty_mode_is_refused_or_right(problem):
     except ConvEinsumError as error:
         assert "size 0" in str(error)
         return
-    torch.testing.assert_close(value, torch.zeros(output_shape(problem.equation, shapes), dtype=torch.float64))
+    torch.testing.assert_close(
+        value, torch.zeros(output_shape(problem.equation, shapes), dtype=torch.float64)
+    )
 
 
 @pytest.mark.parametrize("problem", SMALL_NETWORKS, ids=by_name)
