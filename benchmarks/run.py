@@ -16,6 +16,7 @@ import torch
 
 PARTS = {
     "golden": "benchmarks.golden_on_device",
+    "conv_tt_programs": "benchmarks.conv_tt.programs",
 }
 
 
@@ -37,9 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.run", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=sorted(PARTS), default=list(PARTS), help="parts to run")
     parser.add_argument("--device", default="cpu", help="such as cpu or cuda")
-    parser.add_argument(
-        "--out", type=Path, default=Path("build/benchmarks.json"), help="JSON file for the results"
-    )
+    parser.add_argument("--out", type=Path, default=Path("build/benchmarks.json"), help="JSON file for the results")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():

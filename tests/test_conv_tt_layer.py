@@ -20,6 +20,8 @@ CASES = [
     {"dim": 2, "kernel_size": 3, "order": 1, "steps": 3},
     {"dim": 2, "kernel_size": (3, 5), "order": 3, "steps": 5, "rank": 2},
     {"dim": 2, "kernel_size": (1, 3), "order": 2, "steps": 2, "bias": False},
+    {"dim": 2, "kernel_size": [(3, 5), (1, 3), (3, 3)], "order": 3, "steps": 4, "rank": (2, 3, 1)},
+    {"dim": 1, "kernel_size": [(5,), (3,)], "order": 2, "steps": 2},
     {"dim": 3, "kernel_size": (3, 1, 3), "order": 2, "steps": 3, "rank": (3, 1)},
 ]
 SIZES = {1: (7,), 2: (6, 5), 3: (4, 3, 5)}
@@ -42,9 +44,7 @@ def windows(layer: ConvTT, batch: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("boundary", ["zeros", "circular", "stagewise"])
 @pytest.mark.parametrize("core_bias", [True, False])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_window_and_its_gradients_equal_the_oracle(
-    case: dict, core_bias: bool, boundary: str, window: str
-) -> None:
+def test_window_and_its_gradients_equal_the_oracle(case: dict, core_bias: bool, boundary: str, window: str) -> None:
     layer = make(case, core_bias=core_bias, boundary=boundary, window=window)
     frames = windows(layer)
     output = layer.forward_window(frames)
@@ -110,7 +110,7 @@ def test_fresh_layers_have_the_output_variance_of_a_fresh_convolution(rank: int,
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_macs_are_half_of_what_the_flop_counter_counts(case: dict, window: str, boundary: str) -> None:
     layer = make(case, window=window, boundary=boundary)
-    with FlopCounterMode(display=False) as counter:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
         layer.forward_window(windows(layer, batch=1).detach())
     assert layer.macs(SIZES[layer.dim]) * 2 == counter.get_total_flops()
 
@@ -133,6 +133,8 @@ def test_repr_is_a_constructor_call() -> None:
     [
         ({"kernel_size": 4}, ValueError, "kernel_size must be odd on every axis, got 4"),
         ({"kernel_size": (3, 3, 3)}, ValueError, "2 ints, one per spatial axis, got \\(3, 3, 3\\)"),
+        ({"kernel_size": [(3, 3), (3, 5)]}, ValueError, "one sequence of 2 ints for each of 3 levels"),
+        ({"kernel_size": [(3, 3), (3, 4), (3, 3)]}, ValueError, "odd on every axis, got \\(3, 4\\)"),
         ({"order": 0}, ValueError, "order must be at least 1, got 0"),
         ({"steps": 2}, ValueError, "got steps=2, order=3"),
         ({"rank": 0}, ValueError, "rank must be at least 1, got 0"),
@@ -169,3 +171,65 @@ def test_a_stream_state_of_another_shape_is_refused() -> None:
     _, state = layer.stream(torch.zeros(1, 2, 4, 4))
     with pytest.raises(ValueError, match="2 frames of shape \\(1, 2, 5, 4\\)"):
         layer.stream(torch.zeros(1, 2, 5, 4), state)
+
+
+@pytest.mark.parametrize("window", ["sliding", "fixed"])
+@pytest.mark.parametrize("boundary", ["zeros", "circular"])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_the_layer_is_the_causal_convolution_with_its_dense_kernel(case: dict, boundary: str, window: str) -> None:
+    layer = make(case, boundary=boundary, window=window)
+    sequence = torch.randn(2, 5, 2, *SIZES[layer.dim], dtype=torch.float64)
+    kernel, bias = layer.to_dense()
+    half = [(k - 1) // 2 for k in kernel.shape[3:]]
+    frames = [torch.zeros_like(sequence[:, 0])] * (layer.steps - 1) + list(sequence.unbind(1))
+    outputs = []
+    for t in range(5):
+        output = sum(
+            convolve_dense(frames[t + n], kernel[:, :, n], half, periodic=boundary == "circular")
+            for n in range(layer.steps)
+        )
+        outputs.append(output if bias is None else output + bias.reshape(-1, *[1] * layer.dim))
+    torch.testing.assert_close(layer(sequence), torch.stack(outputs, dim=1), rtol=0, atol=1e-10)
+
+
+def convolve_dense(x: torch.Tensor, kernel: torch.Tensor, half: list[int], *, periodic: bool) -> torch.Tensor:
+    dim = len(half)
+    for axis, h in enumerate(half, start=2):
+        index = torch.arange(-h, x.shape[axis] + h)
+        wrapped = x.index_select(axis, index % x.shape[axis])
+        inside = ((index >= 0) & (index < x.shape[axis])).reshape([-1] + [1] * (x.ndim - axis - 1))
+        x = wrapped if periodic else wrapped * inside
+    return {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[dim](x, kernel)
+
+
+def test_in_eval_mode_a_changed_parameter_is_noticed() -> None:
+    layer = ConvTT(2, 8, 3, order=2, rank=32).eval().requires_grad_(False)
+    sequence = torch.randn(1, 3, 2, 8, 8)
+    before = layer(sequence)
+    layer.cores[0].data.mul_(2)
+    after = layer(sequence)
+    fresh = copy.deepcopy(layer).train()(sequence)
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, fresh, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_compiles_without_graph_breaks(training: bool) -> None:
+    layer = make(CASES[4]).train(training)
+    sequence = torch.randn(1, 5, 2, 6, 5, dtype=torch.float64)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(sequence), layer(sequence))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision(dtype: torch.dtype) -> None:
+    layer = ConvTT(2, 3, 3, order=2)
+    sequence = torch.randn(1, 3, 2, 6, 6)
+    with torch.no_grad():
+        expected = layer(sequence)
+        with torch.autocast("cpu", dtype):
+            mixed = layer(sequence)
+        low = layer.to(dtype)(sequence.to(dtype))
+    for output in (mixed, low):
+        assert output.dtype == dtype
+        torch.testing.assert_close(output.float(), expected, rtol=0.1, atol=0.05)

@@ -10,13 +10,17 @@ from tt_conv._version import __version__
 if TYPE_CHECKING:
     from tt_conv.conv_einsum import ConvEinsumError, conv_einsum, conv_einsum_expression, conv_einsum_path
     from tt_conv.conv_tt_layer import ConvTT
+    from tt_conv.conv_tt_tensor import ConvTTTensor
+    from tt_conv.tensorized_conv import TensorizedConv
 
 __all__ = [
     "conv_einsum",
     "conv_einsum_path",
     "conv_einsum_expression",
     "ConvEinsumError",
+    "TensorizedConv",
     "ConvTT",
+    "ConvTTTensor",
     "__version__",
 ]
 
@@ -26,7 +30,9 @@ _DEFINED_IN = {
     "conv_einsum_path": "tt_conv.conv_einsum",
     "conv_einsum_expression": "tt_conv.conv_einsum",
     "ConvEinsumError": "tt_conv.conv_einsum",
+    "TensorizedConv": "tt_conv.tensorized_conv",
     "ConvTT": "tt_conv.conv_tt_layer",
+    "ConvTTTensor": "tt_conv.conv_tt_tensor",
 }
 
 

@@ -36,6 +36,20 @@ def odd_kernel_size(value: int | Sequence[int], dim: int) -> tuple[int, ...]:
     return sizes
 
 
+def kernel_size_per_level(
+    value: int | Sequence[int] | Sequence[Sequence[int]], order: int, dim: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return odd kernel sizes per level and spatial axis, from one for all levels or a sequence per level."""
+    if not isinstance(value, Sequence) or not any(isinstance(size, Sequence) for size in value):
+        return (odd_kernel_size(value, dim),) * order  # type: ignore[arg-type]
+    if len(value) != order or not all(isinstance(size, Sequence) for size in value):
+        raise ValueError(
+            f"kernel_size must be an int, {dim} ints, or one sequence of {dim} ints for each of {order} levels, "
+            f"got {value!r}"
+        )
+    return tuple(odd_kernel_size(size, dim) for size in value)
+
+
 def rank_per_level(value: int | Sequence[int], order: int) -> tuple[int, ...]:
     """Return one rank per level from an int or a sequence of ``order`` ints."""
     rank = tuple(value) if isinstance(value, Sequence) else (value,) * order
@@ -69,6 +83,4 @@ def check_shape(value: Tensor, name: str, layout: str, channels: int, dim: int, 
             f"in shape {tuple(value.shape)}"
         )
     if 0 in value.shape[channel_axis + 1 :]:
-        raise ValueError(
-            f"{name} must be {layout} without empty spatial axes, got shape {tuple(value.shape)}"
-        )
+        raise ValueError(f"{name} must be {layout} without empty spatial axes, got shape {tuple(value.shape)}")

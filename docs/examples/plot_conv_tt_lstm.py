@@ -19,7 +19,7 @@ print(cell)
 
 # %%
 # Put a single active pixel into one past state at a time. The Conv-TT of the cell answers with the part of
-# its dense kernel that belongs to that state. An older state passes through more cores, so it reaches further.
+# its dense kernel that belongs to that state. An older state passes more cores, so it reaches further.
 impulses = torch.zeros(5, 5, 8, 15, 15)
 for n in range(5):
     impulses[n, n, :, 7, 7] = 1

@@ -96,7 +96,8 @@ def conv_tt_lstm_sequence(
     """Return every h_t and the last c of a ConvTT-LSTM, from the N states before it, oldest first."""
     hidden, outputs = list(past), []
     for t in range(sequence.shape[1]):
-        gates = convolve(sequence[:, t], input_weight) + conv_tt(hidden, weights, **options)
+        periodic = options["boundary"] == "circular"
+        gates = convolve(sequence[:, t], input_weight, None, periodic) + conv_tt(hidden, weights, **options)
         newest, cell = lstm(gates, cell)
         hidden = [*hidden[1:], newest]
         outputs.append(newest)

@@ -16,7 +16,7 @@ from tt_conv.conv_einsum.tensors import SUPPORTED, check_tensors
 
 _STRIDED = torch.strided
 
-_STATE = ("_program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_like")
+_STATE = ("program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_like")
 
 
 class ConvEinsumExpression:
@@ -33,7 +33,7 @@ class ConvEinsumExpression:
     """
 
     def __init__(self, program: Program, constants: Mapping[int, Tensor] | None = None) -> None:
-        self._program = program
+        self.program = program
         self._slots: list[Any] = [None] * len(program.network.operands)
         self._open = tuple(range(len(self._slots)))
         self._drops = program.drops
@@ -48,18 +48,18 @@ class ConvEinsumExpression:
     @property
     def equation(self) -> str:
         """The equation as it was written."""
-        return self._program.network.equation.text
+        return self.program.network.equation.text
 
     @property
     def path(self) -> Path:
         """The path in opt_einsum's form."""
-        return self._program.path
+        return self.program.path
 
     @property
     def info(self) -> PathInfo:
         """What the path costs; bytes are those of the constants' type, or of torch's default type."""
         dtype = torch.get_default_dtype() if self._like is None else self._like[0]
-        return self._program.info(dtype.itemsize)
+        return self.program.info(dtype.itemsize)
 
     def __repr__(self) -> str:
         shapes = ", ".join(map(str, self._shapes))
@@ -145,12 +145,10 @@ class ConvEinsumExpression:
                     f"operand {i!r} cannot be fixed: the operands that can are {list(self._open)}",
                     self.equation,
                 )
-        check_tensors(
-            self.equation, {i: (operands[i], self._program.shapes[i]) for i in operands}, self._like
-        )
+        check_tensors(self.equation, {i: (operands[i], self.program.shapes[i]) for i in operands}, self._like)
         self._slots = [operands.get(i, slot) for i, slot in enumerate(self._slots)]
         self._open = tuple(i for i in self._open if i not in operands)
-        self._shapes = tuple(self._program.shapes[i] for i in self._open)
+        self._shapes = tuple(self.program.shapes[i] for i in self._open)
         for operand in operands.values():
             self._like = (operand.dtype, operand.device)
         fixed = {i for i in range(len(self._slots)) if i not in self._open}

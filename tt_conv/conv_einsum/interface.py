@@ -12,10 +12,9 @@ from tt_conv.conv_einsum.cache import TRACED, MemoryLimit, compiled, network_of,
 from tt_conv.conv_einsum.cost import Usage
 from tt_conv.conv_einsum.expression import ConvEinsumExpression
 from tt_conv.conv_einsum.info import PathInfo
-from tt_conv.conv_einsum.measure import MeasuredExpression, measured_program, random_operands
+from tt_conv.conv_einsum.measure import MeasuredExpression, measured_expression, random_operands
 from tt_conv.conv_einsum.options import checked_options
 from tt_conv.conv_einsum.plan import Optimize, Path
-from tt_conv.conv_einsum.tensors import check_tensors
 
 StepOption = int | Mapping[str, int]
 PaddingOption = int | str | Mapping[str, int | str | tuple[int, int]]
@@ -104,9 +103,7 @@ def conv_einsum(
     usage = Usage(arguments.requiring_gradients(operands))
     if isinstance(optimize, str) and optimize == "measure":
         network = network_of(equation, shapes, options)
-        check_tensors(equation, dict(enumerate(zip(operands, shapes, strict=True))))
-        program = measured_program(network, usage, memory_limit, operands)
-        return ConvEinsumExpression(program)(*operands)
+        return measured_expression(network, usage, memory_limit, operands)(*operands)
     key = arguments.hashable(equation, optimize)
     return compiled(equation, shapes, options, usage, key, memory_limit)(*operands)
 
@@ -166,6 +163,21 @@ def conv_einsum_path(
     >>> path
     [(0, 2), (1, 3), (1, 2), (0, 1)]
     >>> print(info)
+         Complete equation:  bihw,or,ir,hr,wr->bohw|hw
+                  Operands:  8x64x32x32, 128x16, 64x16, 3x16, 3x16
+                Naive cost:  2.248e+09 MACs
+            Optimized cost:  25,952,256 MACs
+       Theoretical speedup:  86.6
+    Bytes read and written:  9,449,856
+      Largest intermediate:  1,048,576 elements
+    -------------------------------------------------------------------------
+    step    operands       operation               MACs      bytes   elements
+    -------------------------------------------------------------------------
+    (0, 2)  bihw,ir->brhw  1x1 conv2d         8,388,608  2,625,536    131,072
+    (1, 3)  brhw,hr->brhw  depthwise conv2d     393,216  1,048,768    131,072
+    (1, 2)  brhw,wr->brhw  depthwise conv2d     393,216  1,048,768    131,072
+    (0, 1)  brhw,or->bohw  1x1 conv2d        16,777,216  4,726,784  1,048,576
+    -------------------------------------------------------------------------
     """
     options = checked_options(equation, stride, padding, dilation, padding_mode)
     read_shapes = arguments.given_shapes if shapes else arguments.checked_tensor_shapes
@@ -179,7 +191,7 @@ def conv_einsum_path(
     if isinstance(optimize, str) and optimize == "measure":
         tensors = dict(enumerate(random_operands(network) if shapes else operands))
         folded = {i: tensors.pop(i).detach() for i in sorted(set(constants))}
-        program = measured_program(network, usage, memory_limit, list(tensors.values()), folded)
+        program = measured_expression(network, usage, memory_limit, list(tensors.values()), folded).program
     else:
         program = planned_program(network, usage, arguments.hashable(equation, optimize), memory_limit)
     dtype = torch.get_default_dtype() if shapes else operands[0].dtype

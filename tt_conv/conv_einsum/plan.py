@@ -113,7 +113,8 @@ def checked_path(text: str, path: object) -> tuple[tuple[int, ...], ...]:
     entries = path if isinstance(path, Collection) and not isinstance(path, str) else [path]
     if not all(isinstance(entry, Collection) and all(map(is_int, entry)) for entry in entries):
         raise ConvEinsumError(
-            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or a bool; not {path!r}",
+            "optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or a bool; "
+            f"got {path!r}",
             text,
         )
     return tuple(tuple(map(int, cast(Collection, entry))) for entry in entries)

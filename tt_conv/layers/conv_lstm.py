@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tt_conv.layers.engine import ConvLSTMRecurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -70,6 +71,10 @@ class ConvLSTMCell(RecurrentCell):
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
         return self.conv(torch.cat([x, hidden[-1]], dim=1))
+
+    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> ConvLSTMRecurrence:
+        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
+        return ConvLSTMRecurrence(self, state)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.conv_tt_layer import ConvTT
+from tt_conv.layers.engine import Recurrence, RegisterRecurrence, WindowRecurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -23,10 +24,12 @@ class ConvTTLSTMCell(RecurrentCell):
     ----------
     in_channels, hidden_channels : int
         Channels of a frame and of the hidden state.
-    kernel_size : int or sequence of int
-        Odd size of every kernel, per spatial axis.
+    kernel_size : int, sequence of int, or sequence of sequences of int
+        Odd size of every kernel, per spatial axis; or one such sequence per level of the Conv-TT, oldest first.
+        The input convolution has the size of the newest level.
     order, steps, rank, window, boundary
-        Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's.
+        Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's. With
+        ``boundary="circular"`` the input convolution is periodic too.
     bias : bool
         Add a bias in every projection and core.
     dim : int
@@ -54,7 +57,7 @@ class ConvTTLSTMCell(RecurrentCell):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | Sequence[Sequence[int]],
         *,
         order: int = 3,
         steps: int | None = None,
@@ -81,12 +84,14 @@ class ConvTTLSTMCell(RecurrentCell):
             device=device,
             dtype=dtype,
         )
-        super().__init__(in_channels, hidden_channels, kernel_size, steps=recurrent.steps, dim=dim)
+        # The newest core takes [x_t ; v_M] together, so the input shares its kernel size.
+        super().__init__(in_channels, hidden_channels, recurrent.kernel_size[-1], steps=recurrent.steps, dim=dim)
         self.input_conv = CONVOLUTIONS[self.dim](
             self.in_channels,
             4 * self.hidden_channels,
             self.kernel_size,  # type: ignore[arg-type]
             padding=tuple((k - 1) // 2 for k in self.kernel_size),  # type: ignore[arg-type]
+            padding_mode="circular" if boundary == "circular" else "zeros",
             bias=False,
             device=device,
             dtype=dtype,
@@ -96,6 +101,12 @@ class ConvTTLSTMCell(RecurrentCell):
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
         return self.input_conv(x) + self.recurrent.forward_window(torch.stack(list(hidden), dim=1))
+
+    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
+        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
+        if self.recurrent.window == "sliding":
+            return RegisterRecurrence(self, state, from_zero=from_zero)
+        return WindowRecurrence(self, state)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""
@@ -120,7 +131,7 @@ class ConvTTLSTM(RecurrentLayer):
         self,
         in_channels: int,
         hidden_channels: int,
-        kernel_size: int | Sequence[int],
+        kernel_size: int | Sequence[int] | Sequence[Sequence[int]],
         *,
         order: int = 3,
         steps: int | None = None,

@@ -2,7 +2,7 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from tt_conv._arguments import check_shape, one_of, positive_int, spatial_dim
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
+from tt_conv.layers.engine import Recurrence, State
 from tt_conv.layers.patches import fold_patches, unfold_patches
-from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, State
+from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell
 
 _CELLS: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {
     "conv_lstm": ConvLSTMCell,
@@ -143,11 +144,17 @@ class FramePredictor(nn.Module):
         time = frames.shape[1]
         if time == 0:
             raise ValueError(f"frames must hold at least one frame, got shape {tuple(frames.shape)}")
-        states: Sequence[State] | None = None
+        self._check_sides(frames.shape[3:])
+        walk: list[Recurrence] = []
+
+        def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
+            if layer == len(walk):
+                walk.append(cell.begin(x))
+            return walk[layer].step(x)
+
         predictions: list[Tensor] = []
         for t in range(time + future - 1):
-            prediction, states = self.step(frames[:, t] if t < time else predictions[-1], states)
-            predictions.append(prediction)
+            predictions.append(self._predict(frames[:, t] if t < time else predictions[-1], advance))
         return torch.stack(predictions, dim=1)
 
     def step(self, frame: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, tuple[State, ...]]:
@@ -168,27 +175,37 @@ class FramePredictor(nn.Module):
             For the next step.
         """
         check_shape(frame, "frame", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
-        if any(side % self.patch_size for side in frame.shape[2:]):
-            raise ValueError(
-                f"patch_size={self.patch_size} must divide every side of a frame, got {tuple(frame.shape[2:])}"
-            )
+        self._check_sides(frame.shape[2:])
         cells = self.cells()
         if states is not None and len(states) != len(cells):
             raise ValueError(f"states must be one state per cell, {len(cells)} in all, got {len(states)}")
-        given = iter(states if states is not None else (None,) * len(cells))
+        given = (None,) * len(cells) if states is None else tuple(states)
         new_states: list[State] = []
+
+        def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
+            hidden, state = cell(x, given[layer])
+            new_states.append(state)
+            return hidden
+
+        return self._predict(frame, advance), tuple(new_states)
+
+    def _predict(self, frame: Tensor, advance: Callable[[int, RecurrentCell, Tensor], Tensor]) -> Tensor:
+        """Take one frame through the network; ``advance`` takes it through the cell of a layer."""
+        x, layer = fold_patches(frame, self.patch_size, self.dim), 0
         own_outputs: list[Tensor] = []
-        x = fold_patches(frame, self.patch_size, self.dim)
         for b, block in enumerate(self.blocks):
-            for cell in cast(nn.ModuleList, block):
-                x, state = cell(x, next(given))
-                new_states.append(state)
+            for cell in cast(list[RecurrentCell], block):
+                x, layer = advance(layer, cell, x), layer + 1
             own_outputs.append(x)
             if b >= self.skip_stride:
                 x = torch.cat([x, own_outputs[b - self.skip_stride]], dim=1)
         x = self.output(x)
         x = torch.sigmoid(x) if self.sigmoid else x
-        return unfold_patches(x, self.patch_size, self.dim), tuple(new_states)
+        return unfold_patches(x, self.patch_size, self.dim)
+
+    def _check_sides(self, sides: Sequence[int]) -> None:
+        if any(side % self.patch_size for side in sides):
+            raise ValueError(f"patch_size={self.patch_size} must divide every side of a frame, got {tuple(sides)}")
 
     def cells(self) -> list[RecurrentCell]:
         """Return the cells in the order in which a frame passes them."""

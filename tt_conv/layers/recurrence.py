@@ -1,16 +1,14 @@
-"""What every recurrent cell and layer shares: the state, the gates, and the walk through time."""
+"""What every recurrent cell and layer shares: the state and the walk through time."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from tt_conv._arguments import check_shape, odd_kernel_size, positive_int, spatial_dim
-
-State: TypeAlias = tuple[Tensor, ...]
-"""The last hidden states and the cell state, ``(h_{t-N+1}, ..., h_t, c_t)``, each ``[batch, hidden, *spatial]``."""
+from tt_conv.layers.engine import Recurrence, State
+from tt_conv.layers.gates import lstm_update
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -34,6 +32,10 @@ class RecurrentCell(nn.Module, ABC):
     @abstractmethod
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+
+    @abstractmethod
+    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
+        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
 
     @abstractmethod
     def macs(self, spatial_size: Sequence[int]) -> int:
@@ -72,14 +74,17 @@ class RecurrentCell(nn.Module, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
-        return self._step(x, tuple(state))
+        *hidden, memory = state
+        newest, memory = lstm_update(self.gates(x, hidden), memory)
+        return newest, (*hidden[1:], newest, memory)
 
-    def _step(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        *hidden, cell = state
-        i, f, o, g = self.gates(x, hidden).chunk(4, dim=1)
-        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
-        new = torch.sigmoid(o) * torch.tanh(cell)
-        return new, (*hidden[1:], new, cell)
+    def begin(self, x: Tensor, state: Sequence[Tensor] | None = None) -> Recurrence:
+        """Prepare a walk through a sequence of frames like ``x`` ``[batch, in_channels, *spatial]``."""
+        check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
+        if state is None:
+            return self.recurrence(self.zero_state(x), from_zero=True)
+        self._check_state(x, state)
+        return self.recurrence(state, from_zero=False)
 
     def _check_state(self, x: Tensor, state: Sequence[Tensor]) -> None:
         expected = (x.shape[0], self.hidden_channels, *x.shape[2:])
@@ -125,9 +130,6 @@ class RecurrentLayer(nn.Module):
         check_shape(sequence, "sequence", layout, cell.in_channels, cell.dim, channel_axis=2)
         if sequence.shape[1] == 0:
             raise ValueError(f"sequence must hold at least one frame, got shape {tuple(sequence.shape)}")
-        outputs = []
-        for x in sequence.unbind(1):
-            hidden, state = cell(x, state)
-            outputs.append(hidden)
-        assert state is not None
-        return torch.stack(outputs, dim=1), tuple(state)
+        recurrence = cell.begin(sequence[:, 0], state)
+        outputs = [recurrence.step(x) for x in sequence.unbind(1)]
+        return torch.stack(outputs, dim=1), recurrence.state()
