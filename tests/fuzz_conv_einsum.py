@@ -50,9 +50,7 @@ class Case:
     def __str__(self) -> str:
         options = "".join(f", {name}={value!r}" for name, value in self.problem.options.items())
         operands = "".join(f", randn{shape}" for shape in self.problem.shapes)
-        form = (
-            "conv_einsum" if self.constants is None else f"conv_einsum_expression[constants {self.constants}]"
-        )
+        form = "conv_einsum" if self.constants is None else f"conv_einsum_expression[constants {self.constants}]"
         return (
             f"{form}({self.problem.equation!r}{operands}{options}, optimize={self.optimize!r})"
             f" in {self.dtype}, memory order {self.layouts}, gradients of {self.trained}"
@@ -165,9 +163,7 @@ def _garbage_options(random: Random) -> dict:
 
 def _spoil(problem: Problem, random: Random) -> None:
     """Change one thing of a valid problem; now and then it stays valid."""
-    what = random.choice(
-        ("modes", "modes", "equation", "size", "size", "rank", "count", "option", "option", "space")
-    )
+    what = random.choice(("modes", "modes", "equation", "size", "size", "rank", "count", "option", "option", "space"))
     if what == "modes":
         _spoil_modes(problem, random)
     elif what == "equation":
@@ -273,9 +269,7 @@ def _difference(case: Case, value: Tensor, operands: list[Tensor], beyond_oracle
 def _assert_close(value: Tensor, expected: Tensor) -> None:
     tolerance = 1e-4 if value.dtype == torch.float32 else 1e-10
     largest = float(expected.detach().abs().max()) if expected.numel() else 0.0
-    torch.testing.assert_close(
-        value, expected, rtol=tolerance, atol=tolerance * (1 + largest), check_dtype=False
-    )
+    torch.testing.assert_close(value, expected, rtol=tolerance, atol=tolerance * (1 + largest), check_dtype=False)
 
 
 def _expected(case: Case, operands: list[Tensor], beyond_oracle: bool) -> Tensor | None:
@@ -298,9 +292,7 @@ def kind_of(case: Case) -> str:
 
 def main() -> int:
     """Fuzz until the time is up; the exit status says whether anything failed."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seconds", type=float, default=60.0)
     parser.add_argument("--seed", type=int, default=0, help="the first case's seed; the next ones count up")
     parser.add_argument("--stop-after", type=int, default=10, help="failures after which to stop")

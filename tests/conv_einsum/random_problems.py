@@ -98,9 +98,7 @@ def _draw(random: Random, must_convolve: bool, ellipsis: bool) -> Problem:
         order = random.sample(range(len(terms[number])), len(terms[number]))
         terms[number] = [terms[number][i] for i in order]
         shapes[number] = [shapes[number][i] for i in order]
-    output = convolved + [
-        mode for mode in ordinary if random.random() < 0.6 and any(mode in t for t in terms)
-    ]
+    output = convolved + [mode for mode in ordinary if random.random() < 0.6 and any(mode in t for t in terms)]
     random.shuffle(output)
     written = ["".join(term) for term in terms]
     out = "".join(output)

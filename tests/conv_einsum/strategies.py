@@ -15,9 +15,7 @@ def problems(
     *, convolved: bool = False, ellipsis: bool = True, largest_grid: int = 5_000
 ) -> st.SearchStrategy[Problem]:
     """Valid problems; with `convolved` some mode is convolved, without `ellipsis` every mode has a letter."""
-    return _randoms.map(
-        lambda random: random_problem(random, largest_grid, convolved=convolved, ellipsis=ellipsis)
-    )
+    return _randoms.map(lambda random: random_problem(random, largest_grid, convolved=convolved, ellipsis=ellipsis))
 
 
 @st.composite

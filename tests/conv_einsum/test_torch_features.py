@@ -172,9 +172,7 @@ def expression_with_constants(number=3):
     operands = [operand.detach() for operand in make_operands(problem.shapes, torch.float32)]
     first = 3 - number
     given = [operand.shape if i < first else operand for i, operand in enumerate(operands)]
-    expression = conv_einsum_expression(
-        problem.equation, *given, constants=range(first, 3), optimize=WEIGHTS_FIRST
-    )
+    expression = conv_einsum_expression(problem.equation, *given, constants=range(first, 3), optimize=WEIGHTS_FIRST)
     return expression, operands, conv_einsum(problem.equation, *operands)
 
 
