@@ -75,6 +75,7 @@ class Program:
                     lowered.operation.name,
                     macs,
                     traffic * itemsize,
+                    bool(left.subset & self.usage.gradients) + bool(right.subset & self.usage.gradients),
                     _runs(model, left.subset, right.subset),
                 )
             )

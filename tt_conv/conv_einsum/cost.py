@@ -124,7 +124,7 @@ class CostModel:
         return macs, traffic + self._copies(left, right, route)
 
     def slides_over(self, mode: ConvolvedMode, operand: int, kernel: int) -> bool:
-        """Say whether ``kernel`` slides over ``operand`` on a mode that both carry, rather than the reverse."""
+        """Say whether ``kernel`` slides over ``operand`` on a mode that both carry, or the reverse."""
         feature = 1 << mode.feature
         if feature & (operand | kernel):
             return bool(feature & operand)

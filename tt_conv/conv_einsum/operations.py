@@ -23,7 +23,7 @@ class Operation(Protocol):
     def name(self) -> str:
         """What a table calls the operation."""
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
+    def __call__(self, left: Tensor, right: Tensor, /) -> Tensor:
         """Combine two tensors."""
 
 
@@ -57,7 +57,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Pad:
-    """Extend axes by zeros or periodically: ``sides`` holds (left, right) of every axis, of the last one last."""
+    """Extend the last axes by zeros or periodically; ``sides`` holds (left, right) of each, in order."""
 
     sides: tuple[tuple[int, int], ...]
     circular: bool
