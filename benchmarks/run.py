@@ -16,6 +16,7 @@ import torch
 
 PARTS = {
     "golden": "benchmarks.golden_on_device",
+    "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
 }
 
 
