@@ -65,6 +65,7 @@ class CostModel:
         self.usage = usage
         self.traffic_weight = traffic_weight
         self._convolved = tuple(network.convolved.values())
+        self._pads_by_hand = any(mode.circular or len(set(mode.padding)) > 1 for mode in self._convolved)
         bits = {mode: 1 << i for i, mode in enumerate(network.sizes)}
         self._bit_sizes = tuple(network.sizes.values())
         self._masks = [
@@ -123,7 +124,7 @@ class CostModel:
         return macs, traffic + self._copies(left, right, route)
 
     def slides_over(self, mode: ConvolvedMode, operand: int, kernel: int) -> bool:
-        """Say whether ``kernel`` slides over ``operand`` on a mode that both carry, rather than the reverse."""
+        """Say whether ``kernel`` slides over ``operand`` on a mode that both carry, or the reverse."""
         feature = 1 << mode.feature
         if feature & (operand | kernel):
             return bool(feature & operand)
@@ -188,7 +189,7 @@ class CostModel:
 
     def _copies(self, left: int, right: int, route: Route) -> int:
         """Return the elements that padding by hand and windows read and write besides."""
-        if route is Route.TRANSPOSED:
+        if route is Route.TRANSPOSED or (route is Route.CONVOLUTION and not self._pads_by_hand):
             return 0
         copies = 0
         for operand, kernel in ((left, right), (right, left)):

@@ -12,18 +12,11 @@ from tt_conv.conv_einsum.errors import ConvEinsumError
 from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.operations import Drop
 from tt_conv.conv_einsum.plan import Path
+from tt_conv.conv_einsum.tensors import SUPPORTED, check_tensors
 
-SUPPORTED = (
-    torch.float32,
-    torch.float64,
-    torch.float16,
-    torch.bfloat16,
-    torch.complex64,
-    torch.complex128,
-)
-MIXED_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
+_STRIDED = torch.strided
 
-_STATE = ("_program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_fixed")
+_STATE = ("_program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_like")
 
 
 class ConvEinsumExpression:
@@ -48,7 +41,7 @@ class ConvEinsumExpression:
         self._last = program.last
         self._order = program.order
         self._shapes = program.shapes
-        self._fixed: Tensor | None = None
+        self._like: tuple[torch.dtype, torch.device] | None = None  # of the operands that are fixed
         if constants:
             self._fix(constants, FOLDED_ELEMENTS)
 
@@ -65,7 +58,7 @@ class ConvEinsumExpression:
     @property
     def info(self) -> PathInfo:
         """What the path costs; bytes are those of the constants' type, or of torch's default type."""
-        dtype = torch.get_default_dtype() if self._fixed is None else self._fixed.dtype
+        dtype = torch.get_default_dtype() if self._like is None else self._like[0]
         return self._program.info(dtype.itemsize)
 
     def __repr__(self) -> str:
@@ -95,12 +88,14 @@ class ConvEinsumExpression:
             For a wrong number of operands, other shapes, mixed dtypes or devices; before any work.
         """
         self._check(operands)
-        slots = self._slots.copy()
-        for i, operand in zip(self._open, operands, strict=True):
-            slots[i] = operand
+        slots: list[Any] = [*operands]
+        if self._like is not None:
+            slots = self._slots.copy()
+            for i, operand in zip(self._open, operands, strict=True):
+                slots[i] = operand
         run(slots, self._drops, self._instructions)
         result = slots[self._last]
-        return result if self._order is None else result.permute(self._order)
+        return result if self._order is None else torch.permute(result, self._order)
 
     def bind(self, operands: Mapping[int, Tensor]) -> "ConvEinsumExpression":
         """Fix some operands, evaluate at once what they give together, and keep it differentiable.
@@ -143,7 +138,7 @@ class ConvEinsumExpression:
         return bound
 
     def _fix(self, operands: Mapping[int, Tensor], limit: int | None) -> None:
-        """Put operands into their slots, and run what depends on fixed slots only and is not above ``limit``."""
+        """Put operands into their slots; run what depends on fixed slots only and is not above ``limit``."""
         for i in operands:
             if i not in self._open:
                 raise ConvEinsumError(
@@ -151,12 +146,13 @@ class ConvEinsumExpression:
                     self.equation,
                 )
         check_tensors(
-            self.equation, {i: (operands[i], self._program.shapes[i]) for i in operands}, self._fixed
+            self.equation, {i: (operands[i], self._program.shapes[i]) for i in operands}, self._like
         )
         self._slots = [operands.get(i, slot) for i, slot in enumerate(self._slots)]
         self._open = tuple(i for i in self._open if i not in operands)
         self._shapes = tuple(self._program.shapes[i] for i in self._open)
-        self._fixed = next(iter(operands.values()), self._fixed)
+        for operand in operands.values():
+            self._like = (operand.dtype, operand.device)
         fixed = {i for i in range(len(self._slots)) if i not in self._open}
         now, later = [], []
         for step in self._instructions:
@@ -176,22 +172,23 @@ class ConvEinsumExpression:
                 f"expected {len(self._shapes)} operands, of shapes {list(self._shapes)}, got {len(operands)}",
                 self.equation,
             )
-        reference = operands[0] if self._fixed is None else self._fixed
-        fits = isinstance(reference, Tensor) and reference.dtype in SUPPORTED
-        if fits:
-            dtype, device = reference.dtype, reference.device
-            for operand, shape in zip(operands, self._shapes, strict=True):
-                if not (
-                    isinstance(operand, Tensor)
-                    and operand.shape == shape
-                    and operand.dtype == dtype
-                    and operand.device == device
-                    and operand.layout == torch.strided
-                ):
-                    fits = False
+        dtype, device = self._like or (
+            getattr(operands[0], "dtype", None),
+            getattr(operands[0], "device", None),
+        )
+        fits = dtype in SUPPORTED
+        for operand, shape in zip(operands, self._shapes, strict=True):
+            if (
+                not isinstance(operand, Tensor)
+                or operand.shape != shape
+                or operand.dtype is not dtype
+                or operand.device != device
+                or operand.layout is not _STRIDED
+            ):
+                fits = False
         if not fits:
             given = dict(zip(self._open, zip(operands, self._shapes, strict=True), strict=True))
-            check_tensors(self.equation, given, self._fixed)
+            check_tensors(self.equation, given, self._like)
 
 
 def run(slots: list[Any], drops: Iterable[tuple[int, Drop]], instructions: Iterable[Instruction]) -> None:
@@ -201,63 +198,3 @@ def run(slots: list[Any], drops: Iterable[tuple[int, Drop]], instructions: Itera
     for operation, i, j, _ in instructions:
         slots[i] = operation(slots[i], slots[j])
         slots[j] = None
-
-
-def check_tensors(
-    equation: str, operands: Mapping[int, tuple[Tensor, tuple[int, ...]]], reference: Tensor | None = None
-) -> None:
-    """Refuse what is not a tensor of the expected shape, or differs from the others in dtype or device.
-
-    Parameters
-    ----------
-    equation : str
-        For the message.
-    operands : mapping from int to (Tensor, tuple of int)
-        Operand number -> value and expected shape.
-    reference : Tensor, optional
-        What the operands must agree with besides each other.
-
-    Raises
-    ------
-    ConvEinsumError
-    """
-    first: int | None = None
-    for i, (operand, shape) in operands.items():
-        if not isinstance(operand, Tensor):
-            raise ConvEinsumError(
-                f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation
-            )
-        if operand.shape != shape:
-            raise ConvEinsumError(
-                f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}",
-                equation,
-            )
-        if operand.dtype not in SUPPORTED or operand.layout != torch.strided:
-            raise ConvEinsumError(
-                f"operand {i} has dtype {operand.dtype} and layout {operand.layout}; expected a strided tensor of "
-                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in SUPPORTED)}",
-                equation,
-            )
-        other = "the constants" if first is None else f"operand {first}"
-        if reference is None:
-            reference, first = operand, i
-        if operand.device != reference.device:
-            raise ConvEinsumError(
-                f"operand {i} is on {operand.device} and {other} on {reference.device}; move them together",
-                equation,
-            )
-        if operand.dtype != reference.dtype and not _mixed_by_autocast(operand, reference):
-            raise ConvEinsumError(
-                f"operand {i} has dtype {operand.dtype} and {other} {reference.dtype}; convert them to one dtype "
-                "(outside autocast nothing is converted)",
-                equation,
-            )
-
-
-def _mixed_by_autocast(first: Tensor, second: Tensor) -> bool:
-    """Say whether autocast is on and brings the dtypes of two tensors together."""
-    return (
-        torch.is_autocast_enabled(first.device.type)
-        and first.dtype in MIXED_BY_AUTOCAST
-        and second.dtype in MIXED_BY_AUTOCAST
-    )

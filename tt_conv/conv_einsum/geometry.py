@@ -11,8 +11,8 @@ from tt_conv.conv_einsum.parse import Equation
 class ConvolvedMode:
     r"""One convolved mode of an equation whose shapes are known.
 
-    With feature x of size n, kernels :math:`K_j` of sizes :math:`k_j`, stride s, dilation e and left and right
-    padding p, p',
+    With feature x of size n, kernels :math:`K_j` of sizes :math:`k_j`, stride s, dilation e and left and
+    right padding p, p',
 
     .. math::
 
@@ -124,7 +124,7 @@ def convolved_mode(equation: Equation, mode: str, sizes: tuple[int, ...], option
     reach = dilation * sum(size - 1 for i, size in enumerate(sizes) if size and i != feature)
     if padding == "same" and stride != 1:
         raise ConvEinsumError(
-            f"padding 'same' of mode {mode!r} has no meaning with stride {stride}; give the padding in numbers",
+            f"padding 'same' of mode {mode!r} has no meaning with stride {stride}; give numbers",
             equation.text,
             equation.operands[feature].place(mode),
         )
@@ -155,9 +155,9 @@ def _check_output(
         return
     kernels = ", ".join(f"{k} in operand {i}" for i, k in enumerate(sizes) if k and i != feature)
     raise ConvEinsumError(
-        f"the output is empty along the convolved mode {mode!r}: the feature, operand {feature}, has size {size} "
-        f"and padding {padding}, but the kernels (size {kernels}) span {support}. The feature is the first "
-        "operand that carries the mode: write 'x, W', not 'W, x'",
+        f"the output is empty along the convolved mode {mode!r}: the feature, operand {feature}, has size "
+        f"{size} and padding {padding}, but the kernels (size {kernels}) span {support}. The feature is the "
+        "first operand that carries the mode: write 'x, W', not 'W, x'",
         equation.text,
         equation.operands[feature].place(mode),
     )

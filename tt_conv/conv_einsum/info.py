@@ -25,8 +25,8 @@ class StepInfo:
     bytes : int
         Bytes that the step reads and writes, forward.
     runs : str
-        How often it runs: ``"call"``; ``"fold"``, once, when an expression is built; or ``"update"``, once per
-        weight update.
+        How often it runs: ``"call"``; ``"fold"``, once, when an expression is built; or ``"update"``, once
+        per weight update.
     """
 
     positions: tuple[int, ...]

@@ -6,6 +6,7 @@ that a feature runs through its steps without permutes, in whichever memory form
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from tt_conv.conv_einsum.cost import CONVOLVED_AT_ONCE, CostModel, Route
@@ -25,7 +26,7 @@ from tt_conv.conv_einsum.operations import (
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """An operand or intermediate: the operands that it is made of, and the sizes of its modes in axis order."""
+    """An operand or intermediate: what it is made of, and the sizes of its modes in the order of its axes."""
 
     subset: int
     sizes: dict[str, int]
@@ -164,7 +165,7 @@ def _broadcast(tensor: Laid, modes: Sequence[str]) -> View | None:
 
 
 def _is_pointwise(model: CostModel, feature: Laid, roles: Roles) -> bool:
-    """Say whether a contraction is a 1x1 convolution: a feature laid out as batch, channels, spatial modes."""
+    """Say whether a contraction is a 1x1 convolution: the feature is laid out as batch, channels, space."""
     channels = (*roles.batch, *roles.contracted)
     first = feature.modes.index(channels[0])
     last = first + len(channels)
@@ -215,7 +216,9 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
         name=_convolution_name(feature, kernel, roles, axes),
         feature=_view(feature, [batch, (*roles.batch, *roles.contracted), *spatial]),
         kernel=view,
-        pad=_pad([axis.padding if axis.by_hand else (0, 0) for axis in axes], any(axis.circular for axis in axes)),
+        pad=_pad(
+            [axis.padding if axis.by_hand else (0, 0) for axis in axes], any(axis.circular for axis in axes)
+        ),
         flip=tuple(2 + i for i, axis in enumerate(axes) if axis.flip),
         stride=tuple(axis.stride for axis in axes),
         padding=tuple(0 if axis.by_hand else axis.padding[0] for axis in axes),
@@ -231,7 +234,7 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
 def _spatial_groups(
     feature: Laid, roles: Roles, shared: Iterable[str], convolved: Iterable[str]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the modes of a feature that go to the batch axis, and those of each of at most three spatial axes.
+    """Return the modes of a feature that go to the batch axis, and those of each spatial axis, three at most.
 
     Modes that the kernel does not see stay where they are: before the channels they are batch modes, after
     them spatial ones. Neighbours among these are merged when there are more than two spatial axes: two are
@@ -244,7 +247,7 @@ def _spatial_groups(
     free = [mode for mode in roles.left if mode in convolved or place[mode] > front]
     while True:
         batch = tuple(mode for mode in roles.left if mode not in free)
-        groups = [(mode,) for mode in sorted([*free, *shared], key=place.__getitem__)]
+        groups: list[tuple[str, ...]] = [(mode,) for mode in sorted([*free, *shared], key=place.__getitem__)]
         while len(groups) > 2 and (pairs := _neighbours(groups, place, shared)):
             i = pairs[-1]
             groups[i : i + 2] = [groups[i] + groups[i + 1]]
@@ -258,7 +261,7 @@ def _neighbours(groups: Sequence[tuple[str, ...]], place: dict[str, int], shared
     """Return where two groups follow each other in memory, neither of them convolved."""
     return [
         i
-        for i, (first, second) in enumerate(zip(groups, groups[1:], strict=False))
+        for i, (first, second) in enumerate(pairwise(groups))
         if place[first[-1]] + 1 == place[second[0]] and not {*first, *second} & {*shared}
     ]
 
@@ -317,7 +320,7 @@ def _transposed(model: CostModel, left: Laid, right: Laid) -> _Step:
 
 
 def _windows(model: CostModel, left: Laid, right: Laid) -> _Step:
-    """Lower a step that no convolution of PyTorch does: windows of what is slid over, and a matrix product."""
+    """Lower a step that no convolution of PyTorch does: windows of what is slid over, a matrix product."""
     over_left: dict[str, Axis] = {}
     over_right: dict[str, Axis] = {}
     for mode in _shared(model, left, right):
@@ -336,7 +339,7 @@ def _windows(model: CostModel, left: Laid, right: Laid) -> _Step:
 def _unfold(tensor: Laid, over: dict[str, Axis], by: dict[str, Axis]) -> tuple[Unfold, Laid]:
     """Return the windows of a tensor that is slid over on some modes and slides itself on others.
 
-    The offset in a window of mode h is called h': the new mode of what is slid over, the old one of what slides.
+    The offset in a window of mode h is called h': one more mode of what is slid over, mode h of what slides.
     """
     place = {mode: axis for axis, mode in enumerate(tensor.modes)}
     sides = [over[mode].padding if mode in over else (0, 0) for mode in tensor.modes]

@@ -164,7 +164,7 @@ def fastest(runs: Sequence[Callable[[], Any]], device: torch.device) -> int:
 def _runner(
     program: Program, usage: Usage, operands: Sequence[Tensor], constants: Mapping[int, Tensor]
 ) -> Callable[[], Any]:
-    """Return a call that does what one use of the program does, gradients and the share of weights included."""
+    """Return a call that does what the program is used for, gradients and the reuse of weights included."""
     expression = ConvEinsumExpression(program, constants)
     positions = [i for i in range(len(program.network.operands)) if i not in constants]
     given = {i: operand.detach() for i, operand in zip(positions, operands, strict=True)}
@@ -195,8 +195,8 @@ def random_operands(network: Network) -> list[Tensor]:
 class MeasuredExpression(ConvEinsumExpression):
     """An expression that measures on its first call with each kind of operands, and then runs the winner.
 
-    Until then ``path`` and ``info`` are those of the path with the fewest multiply-adds. Under ``torch.compile``
-    and ``torch.export`` nothing can be timed: call it once before.
+    Until then ``path`` and ``info`` are those of the path with the fewest multiply-adds. Under
+    ``torch.compile`` and ``torch.export`` nothing can be timed: call it once before.
     """
 
     def __init__(

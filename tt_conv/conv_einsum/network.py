@@ -57,7 +57,8 @@ class Network:
 
     def kept(self, subset: int) -> frozenset[str]:
         """Return the modes of the intermediate of a subset."""
-        inside, outside = set(), set(self.output)
+        inside: set[str] = set()
+        outside = set(self.output)
         for i, operand in enumerate(self.operands):
             (inside if subset >> i & 1 else outside).update(operand.modes)
         return frozenset(inside & outside)
@@ -92,6 +93,7 @@ def bind(equation: Equation, shapes: Sequence[Shape], options: Options) -> Netwo
         raise ConvEinsumError(
             f"the equation has {len(equation.operands)} operands, but {len(shapes)} were given", equation.text
         )
+    shapes = [tuple(map(int, shape)) for shape in shapes]
     named = _name_axes(equation, shapes)
     sizes, sizes_by_operand = _sizes(equation, named)
     convolved = {
@@ -172,7 +174,8 @@ def _sizes(
         for mode, size, keep in axes:
             if size < 1:
                 raise ConvEinsumError(
-                    f"operand {i} has size {size} along mode {mode!r}; every mode needs at least one element",
+                    f"operand {i} has size {size} along {_name(equation, mode)}; "
+                    "every mode needs at least one element",
                     equation.text,
                     _place(equation, i, mode),
                 )
@@ -180,7 +183,8 @@ def _sizes(
                 convolved[mode][i] = size
             elif keep and sizes.setdefault(mode, size) != size:
                 raise ConvEinsumError(
-                    f"operands {owner[mode]} and {i} disagree on mode {mode!r}: sizes {sizes[mode]} and {size}",
+                    f"operands {owner[mode]} and {i} disagree on {_name(equation, mode)}: "
+                    f"sizes {sizes[mode]} and {size}",
                     equation.text,
                     _place(equation, i, mode),
                 )
@@ -193,6 +197,11 @@ def _place(equation: Equation, operand: int, mode: str) -> int:
     """Return where an operand names a mode, be it as part of ``...``."""
     term = equation.operands[operand]
     return term.place(mode if mode in term.modes else ELLIPSIS)
+
+
+def _name(equation: Equation, mode: str) -> str:
+    """Return what a message calls a mode."""
+    return f"mode {mode!r}" if mode in equation.text else "a mode of '...'"
 
 
 def _operand(shape: Shape, axes: Sequence[_Axis], needed: Sequence[str]) -> Operand:

@@ -23,7 +23,7 @@ class Operation(Protocol):
     def name(self) -> str:
         """What a table calls the operation."""
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
+    def __call__(self, left: Tensor, right: Tensor, /) -> Tensor:
         """Combine two tensors."""
 
 
@@ -38,9 +38,10 @@ class View:
     shape: Ints | None
 
     def __call__(self, x: Tensor) -> Tensor:
+        # The functions parse their arguments faster than the methods do.
         if self.order is not None:
-            x = x.permute(self.order)
-        return x if self.shape is None else x.reshape(self.shape)
+            x = torch.permute(x, self.order)
+        return x if self.shape is None else torch.reshape(x, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,7 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Pad:
-    """Extend axes by zeros or periodically: ``sides`` holds (left, right) of every axis, of the last one last."""
+    """Extend the last axes by zeros or periodically; ``sides`` holds (left, right) of each, in order."""
 
     sides: tuple[tuple[int, int], ...]
     circular: bool
@@ -116,7 +117,7 @@ class MatMul:
         if self.right is not None:
             right = self.right(right)
         product = torch.bmm(left, right) if self.batched else torch.mm(left, right)
-        return product if self.shape is None else product.reshape(self.shape)
+        return product if self.shape is None else torch.reshape(product, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,9 +127,9 @@ class Convolution:
     ``pad`` is the padding that PyTorch's convolutions do not do themselves, ``flip`` the kernel axes on which
     the convolution is a full one, of two kernels; ``shape`` splits the axes of the result.
 
-    ``compact`` and ``clone`` give the kernel and the feature ordinary strides. Without that the backward pass of
-    PyTorch's float64 convolution on the CPU refuses some strides that could be called channels_last ("grad_weight
-    must be contiguous", torch 2.13).
+    ``compact`` and ``clone`` give the kernel and the feature ordinary strides if the kernel needs a gradient:
+    PyTorch's own convolution on the CPU, as for float64, refuses to compute it for some strides that could be
+    called channels_last ("grad_weight must be contiguous", torch 2.13).
     """
 
     name: str
@@ -153,20 +154,20 @@ class Convolution:
             feature = self.pad(feature)
         if self.flip:
             kernel = kernel.flip(self.flip)
-        if self.compact:
+        if self.compact and kernel.requires_grad:
             kernel = kernel.contiguous()
-        if self.clone:
+        if self.clone and kernel.requires_grad:
             feature = feature.clone(memory_format=torch.contiguous_format)
         convolution = _CONVOLUTIONS[len(self.stride)]
         result = convolution(feature, kernel, None, self.stride, self.padding, self.dilation, self.groups)
-        return result if self.shape is None else result.reshape(self.shape)
+        return result if self.shape is None else torch.reshape(result, self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class TransposedConvolution:
     """Full convolution of two kernels, [N, groups * C, *K] and [groups * C, O, *K'].
 
-    Both are made contiguous, for the reason that :class:`Convolution` gives.
+    They are made contiguous for the reason that :class:`Convolution` gives.
     """
 
     left: View | None
@@ -184,9 +185,10 @@ class TransposedConvolution:
             left = self.left(left)
         if self.right is not None:
             right = self.right(right)
-        left, right = left.contiguous(), right.contiguous()
+        if right.requires_grad:
+            left, right = left.contiguous(), right.contiguous()
         result = _TRANSPOSED[self.dim](left, right, None, 1, 0, 0, self.groups)
-        return result if self.shape is None else result.reshape(self.shape)
+        return result if self.shape is None else torch.reshape(result, self.shape)
 
 
 @dataclass(frozen=True, slots=True)

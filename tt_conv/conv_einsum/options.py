@@ -54,7 +54,7 @@ def checked_options(
         frozen_padding: object = tuple((mode, _padding(text, p, mode)) for mode, p in padding.items())
     elif isinstance(padding, Sequence) and not isinstance(padding, str):
         raise ConvEinsumError(
-            f"padding {padding!r}: a (left, right) pair belongs to one mode, so write {{mode: (left, right)}}",
+            f"padding {padding!r}: a (left, right) pair belongs to one mode; write {{mode: (left, right)}}",
             text,
         )
     else:

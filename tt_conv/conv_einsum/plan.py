@@ -1,7 +1,7 @@
 """Which order of evaluation: exact search, opt_einsum's optimizers, or the caller's own path."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 from opt_einsum import paths
 from opt_einsum.paths import PathOptimizer
@@ -16,7 +16,7 @@ from tt_conv.conv_einsum.search import Tree, cheapest, steps_of, tree_of
 Path = list[tuple[int, ...]]
 """opt_einsum's: each entry names positions in the current list; the result goes to its end."""
 
-Optimize = str | bool | PathOptimizer | Collection[Sequence[int]]
+Optimize: TypeAlias = Any
 
 Steps = tuple[tuple[int, int], ...]
 """The subsets that each step combines, in the order in which they run."""
@@ -34,8 +34,8 @@ def plan(network: Network, usage: Usage, optimize: Optimize, memory_limit: int |
     usage : Usage
         What the costs are for.
     optimize : str, bool, PathOptimizer or path
-        ``"auto"`` and ``"optimal"`` search exactly, ``"auto"`` up to 8 operands; other names are opt_einsum's;
-        False is left to right.
+        ``"auto"`` and ``"optimal"`` search exactly, ``"auto"`` up to 8 operands; other names are
+        opt_einsum's; False is left to right.
     memory_limit : int, "max_input" or None
         Largest number of elements of any result, the output included; -1 and None mean no limit,
         "max_input" the largest operand or output.
@@ -86,8 +86,8 @@ def limit_in_elements(model: CostModel, memory_limit: int | str | None) -> int |
         )
     if not is_int(memory_limit) or cast(int, memory_limit) < 1:
         raise ConvEinsumError(
-            "memory_limit must be a number of elements of at least 1, 'max_input', or -1 or None for no limit; "
-            f"got {memory_limit!r}",
+            "memory_limit must be a number of elements of at least 1, 'max_input', or -1 or None for no "
+            f"limit; got {memory_limit!r}",
             model.network.equation.text,
         )
     return int(memory_limit)
@@ -113,7 +113,7 @@ def checked_path(text: str, path: object) -> tuple[tuple[int, ...], ...]:
     entries = path if isinstance(path, Collection) and not isinstance(path, str) else [path]
     if not all(isinstance(entry, Collection) and all(map(is_int, entry)) for entry in entries):
         raise ConvEinsumError(
-            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or False, got {path!r}",
+            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or a bool; not {path!r}",
             text,
         )
     return tuple(tuple(map(int, cast(Collection, entry))) for entry in entries)
@@ -183,8 +183,8 @@ def _combine_exactly(model: CostModel, leaves: Sequence[int], limit: int | None)
 def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> Steps:
     """Ask an optimizer of opt_einsum's interface.
 
-    It knows one size per label. A kernel's convolved mode becomes a label of its own: it multiplies the cost of
-    the step in which the kernel goes and is gone after that, which is right whenever the kernel meets the
+    It knows one size per label. A kernel's convolved mode becomes a label of its own: it multiplies the cost
+    of the step in which the kernel goes and is gone after that, which is right whenever the kernel meets the
     feature, and forgets the size of kernels that were combined.
     """
     network = model.network

@@ -47,7 +47,7 @@ def _rearrange(model: CostModel, tree: Tree, limit: int | None) -> Tree:
     best = cheapest(model, list(pieces), limit)
     if best is None:
         return tree
-    return _substitute(best, {s: part for s, part in pieces.items()}, model, limit)
+    return _substitute(best, pieces, model, limit)
 
 
 def _substitute(tree: Tree, pieces: dict[int, Tree], model: CostModel, limit: int | None) -> Tree:
