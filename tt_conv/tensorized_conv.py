@@ -14,7 +14,13 @@ from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolu
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv._folding import Expressions
-from tt_conv.conv_einsum import ConvEinsumExpression, PathInfo, conv_einsum_expression, conv_einsum_path
+from tt_conv.conv_einsum import (
+    ConvEinsumExpression,
+    PathInfo,
+    conv_einsum,
+    conv_einsum_expression,
+    conv_einsum_path,
+)
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
@@ -389,7 +395,7 @@ class TensorizedConv(nn.Module):
         factors = self._weights()
         operands = self._kind.operands(factors, self.groups)
         if torch.compiler.is_compiling():
-            return _traced(self._equation, [x, *operands], self.optimize, self._options)
+            return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         learning = torch.is_grad_enabled()
         train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
         key = (train, x.shape, *[operand.shape for operand in operands])
@@ -474,15 +480,6 @@ class TensorizedConv(nn.Module):
             f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
             f"bias={self.bias is not None}, padding_mode={self.padding_mode!r}, dim={self.dim}"
         )
-
-
-@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def _traced(equation: str, operands: Sequence[Tensor], optimize: Optimize, options: dict[str, Any]) -> Tensor:
-    """Evaluate what torch.compile traces; the shapes, and so the path, are constants of the graph."""
-    shapes = [tuple(map(int, operand.shape)) for operand in operands]
-    train = [i for i, operand in enumerate(operands) if torch.is_grad_enabled() and operand.requires_grad]
-    expression = conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
-    return expression(*operands)
 
 
 def _options(geometry: Convolution, axes: str) -> dict[str, Any]:
