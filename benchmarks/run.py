@@ -17,6 +17,7 @@ import torch
 PARTS = {
     "golden": "benchmarks.golden_on_device",
     "conv_tt_programs": "benchmarks.conv_tt.programs",
+    "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
 }
 
 
