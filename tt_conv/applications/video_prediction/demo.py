@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
@@ -95,10 +96,13 @@ def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
 
 def build_models(settings: DemoSettings) -> dict[str, FramePredictor]:
     """The untrained models, by name; they differ in their cells only."""
-    options = {"order": settings.order, "rank": settings.rank}
-    frames = torch.stack([*_sequences("train", 16, settings)])
+    options: dict[str, Any] = {"order": settings.order, "rank": settings.rank}
+    sequences = _sequences("train", 16, settings)
+    frames = torch.stack([sequences[index] for index in range(len(sequences))])
     models = {}
-    for name, cell, cell_options in [("ConvLSTM", "conv_lstm", {}), ("ConvTT-LSTM", "conv_tt_lstm", options)]:
+    kinds: list[tuple[str, str, dict[str, Any]]]
+    kinds = [("ConvLSTM", "conv_lstm", {}), ("ConvTT-LSTM", "conv_tt_lstm", options)]
+    for name, cell, cell_options in kinds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             models[name] = FramePredictor(
@@ -154,7 +158,7 @@ def _introduction(settings: DemoSettings) -> str:
     )
 
 
-def _train(models: Mapping[str, nn.Module], train_set: MovingMNIST, settings: DemoSettings) -> Outcome:
+def _train(models: Mapping[str, FramePredictor], train_set: MovingMNIST, settings: DemoSettings) -> Outcome:
     tasks = {
         name: FramePrediction(
             model,
@@ -170,7 +174,7 @@ def _train(models: Mapping[str, nn.Module], train_set: MovingMNIST, settings: De
     return fit(SideBySide(tasks), DataLoader(train_set, batch_size=settings.batch_size))
 
 
-def _evaluate(models: Mapping[str, nn.Module], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
+def _evaluate(models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
     print(f"\nEvaluating on {len(test_set)} sequences of digits that were never seen ...", flush=True)
     for model in models.values():
         model.eval()
@@ -207,7 +211,7 @@ def _report(folder: OutputFolder, rows: list[Row], outcome: Outcome, settings: D
 
 def _draw(
     folder: OutputFolder,
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, FramePredictor],
     rows: list[Row],
     test_set: MovingMNIST,
     settings: DemoSettings,
@@ -225,7 +229,7 @@ def _draw(
 
 @torch.inference_mode()
 def _examples(
-    models: Mapping[str, nn.Module], test_set: MovingMNIST, settings: DemoSettings
+    models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings
 ) -> list[dict[str, Tensor]]:
     """The first test sequences, as they come, with what each model predicts."""
     sequences = [test_set[index] for index in range(min(PICTURED_SEQUENCES, len(test_set)))]
