@@ -187,6 +187,9 @@ class _ProgressBar(TQDMProgressBar):
         self.steps_done += 1
         super().on_train_batch_end(*args, **kwargs)
 
+    def on_exception(self, *_: Any) -> None:
+        self.train_progress_bar.close()
+
     def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
         return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
 

@@ -16,7 +16,7 @@ from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training import Outcome, SideBySide, fit
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
-from tt_conv.applications.video_prediction.embedded_digits import Split
+from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
@@ -27,6 +27,7 @@ BASELINES: dict[str, Predictor] = {"copy the last frame": copy_last, "mean frame
 PANELS = {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM", "mass_ratio": "predicted / true mass"}
 PANELS |= {"centre_distance": "centre of mass off by (px)"}
 PICTURED_SEQUENCES = 3
+TEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -133,6 +134,12 @@ def _sequences(split: Split, length: int, settings: DemoSettings) -> MovingMNIST
     )
 
 
+def _batches(sequences: MovingMNIST, size: int) -> DataLoader[Tensor]:
+    # No shuffling: the sequences are random already, and so every run sees the same ones in the same order.
+    # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
+    return DataLoader(sequences, batch_size=size, generator=torch.Generator())
+
+
 def _output_folder(out: Path | str | None) -> OutputFolder:
     return OutputFolder.with_free_name("tt-conv-demo") if out is None else OutputFolder(out)
 
@@ -170,15 +177,14 @@ def _train(models: Mapping[str, FramePredictor], train_set: MovingMNIST, setting
         )
         for name, model in models.items()
     }
-    # No shuffling: the sequences are random already, and so every run sees the same ones in the same order.
-    return fit(SideBySide(tasks), DataLoader(train_set, batch_size=settings.batch_size))
+    return fit(SideBySide(tasks), _batches(train_set, settings.batch_size))
 
 
 def _evaluate(models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
     print(f"\nEvaluating on {len(test_set)} sequences of digits that were never seen ...", flush=True)
     for model in models.values():
         model.eval()
-    batches = DataLoader(test_set, batch_size=16)
+    batches = _batches(test_set, TEST_BATCH)
     metrics = evaluate({**BASELINES, **models}, batches, settings.given)
     given = next(iter(batches))[:, : settings.given]
     times = milliseconds_per_frame(models, given, settings.future)
@@ -203,9 +209,8 @@ def _report(folder: OutputFolder, rows: list[Row], outcome: Outcome, settings: D
         file.write_text(json.dumps(finite(contents), indent=2, allow_nan=False) + "\n")
     frame = next(iter(learned.values())).frame
     print(f"\n{results_table(rows)}\n")
-    print(
-        f"Means over the {settings.future} predicted frames, values from 0 to 1; time of one CPU thread, batches of 16."
-    )
+    print(f"Means over the {settings.future} predicted frames; pixels from 0 (black) to 1.")
+    print(f"Times are those of one CPU thread, in batches of {TEST_BATCH}.")
     print(f"\nAt the predicted frame {frame}:\n{learned_table(learned)}", flush=True)
 
 
