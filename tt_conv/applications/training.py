@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -198,6 +199,9 @@ class _ProgressBar(TQDMProgressBar):
 def _stops_in_good_order(trainer: pl.Trainer) -> Iterator[list[int]]:
     """Let the first Ctrl-C end the training after its step; yields a list that is filled if it came."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Python gives no other thread the signal.
+        yield received
+        return
 
     def stop(number: int, _: FrameType | None) -> None:
         received.append(number)

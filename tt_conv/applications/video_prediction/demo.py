@@ -16,8 +16,8 @@ from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training import Outcome, SideBySide, fit
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
-from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
+from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
 from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
