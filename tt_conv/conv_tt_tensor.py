@@ -51,7 +51,7 @@ def window_frames(order: int, steps: int, window: Window) -> list[range]:
 
 
 class ConvTTTensor:
-    """The kernel [O, I, N, *K] of a causal convolution over N frames, as a convolutional tensor-train.
+    """The kernel ``[O, I, N, *K]`` of a causal convolution over N frames, as a convolutional tensor-train.
 
     With ``*`` for spatial convolution, level 1 the oldest and ``window_m`` the frames that level m sees::
 
@@ -66,11 +66,11 @@ class ConvTTTensor:
 
     Parameters
     ----------
-    projections : sequence of Tensor [R_m, I, L, *k]
-        P_1 .. P_M, each on the frames of its window, oldest first. L = N - M + 1 with a sliding window and N
+    projections : sequence of Tensor
+        P_1 .. P_M, ``[R_m, I, L, *k]``, each on the frames of its window, oldest first. L = N - M + 1 with a sliding window and N
         with a fixed one. Kernel sizes are odd and may differ between projections, cores and axes.
-    cores : sequence of Tensor [R_{m+1}, R_m, *k]
-        G_1 .. G_M; the last has O rows.
+    cores : sequence of Tensor
+        G_1 .. G_M, ``[R_{m+1}, R_m, *k]``; the last has O rows.
     window : {"sliding", "fixed"}
         Whether level m sees the frames m .. m + L - 1 or all of them.
     relative_error : float, optional
@@ -82,7 +82,7 @@ class ConvTTTensor:
     window : str
     relative_error : float or None
     shape : tuple of int
-        [O, I, N, *K], of the dense kernel. K is the widest support of any level.
+        ``[O, I, N, *K]``, of the dense kernel. K is the widest support of any level.
     rank : tuple of int
         R_1 .. R_M.
     order, steps, lags, dim : int
@@ -158,7 +158,7 @@ class ConvTTTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[O, I, N, *K] of the dense kernel."""
+        """``[O, I, N, *K]`` of the dense kernel."""
         support = dense_support([tuple(p.shape[3:]) for p in self.projections], [tuple(g.shape[2:]) for g in self.cores])
         return (self.cores[-1].shape[0], self.projections[0].shape[1], self.steps, *support)
 
@@ -187,8 +187,8 @@ class ConvTTTensor:
 
         Returns
         -------
-        Tensor [O, I, N, *K]
-            In the factors' dtype; float16 and bfloat16 are computed in float32.
+        Tensor
+            ``[O, I, N, *K]``, in the factors' dtype; float16 and bfloat16 are computed in float32.
         """
         half = self.dtype in (torch.float16, torch.bfloat16)
         projections, cores = (

@@ -266,8 +266,8 @@ class TensorizedConv(nn.Module):
         Parameters
         ----------
         weight : CPTensor, TuckerTensor or TTTensor
-            With the modes (out_channels, in_channels / groups, *kernel_size), but (in_channels / groups,
-            *kernel_size, out_channels) for a TTTensor, as TensorLy-Torch's own convolutions have them.
+            With the modes ``(out_channels, in_channels / groups, *kernel_size)``, but
+            ``(in_channels / groups, *kernel_size, out_channels)`` for a TTTensor, as TensorLy-Torch's own convolutions have them.
         bias : Tensor, optional
             ``[out_channels]``.
         stride, padding, dilation, groups, padding_mode, optimize
@@ -342,8 +342,8 @@ class TensorizedConv(nn.Module):
     def to_factorized(self) -> Any:
         """Return a copy of the kernel as a CPTensor, TuckerTensor or TTTensor of TensorLy-Torch.
 
-        A channel SVD becomes a TuckerTensor, and a TTTensor has the modes (in_channels / groups,
-        *kernel_size, out_channels). Its own methods need TensorLy's backend to be "pytorch"; this leaves the
+        A channel SVD becomes a TuckerTensor, and a TTTensor has the modes
+        ``(in_channels / groups, *kernel_size, out_channels)``. Its own methods need TensorLy's backend to be "pytorch"; this leaves the
         backend as it is.
         """
         return _exchange.write(self._kind, self._weights())

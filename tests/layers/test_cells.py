@@ -76,9 +76,7 @@ def test_outputs_states_and_gradients_equal_the_oracle_over_two_segments(case: d
     sources = [first, second, *layer.parameters()]
     weights = [torch.randn_like(value) for value in ours]
     gradients = torch.autograd.grad(sum((v * w).sum() for v, w in zip(ours, weights, strict=True)), sources)
-    expected_gradients = torch.autograd.grad(
-        sum((v * w).sum() for v, w in zip(theirs, weights, strict=True)), sources
-    )
+    expected_gradients = torch.autograd.grad(sum((v * w).sum() for v, w in zip(theirs, weights, strict=True)), sources)
     for gradient, expected_gradient in zip(gradients, expected_gradients, strict=True):
         torch.testing.assert_close(gradient, expected_gradient, rtol=1e-8, atol=1e-8)
 

@@ -100,7 +100,8 @@ class ConvTTLSTMCell(RecurrentCell):
 
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
-        return self.input_conv(x) + self.recurrent.forward_window(torch.stack(list(hidden), dim=1))
+        recurrent = self.recurrent.bind_for(hidden[-1])
+        return self.input_conv(x) + recurrent(self.recurrent.windows(hidden))
 
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""

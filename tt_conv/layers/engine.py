@@ -39,17 +39,25 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
 
 
+def _as_autocast(x: Tensor) -> Tensor:
+    """Convert what autocast would convert in every convolution, once."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
 class Recurrence(ABC):
     """A cell on its way through one sequence."""
 
     def __init__(self, cell: RecurrentCell, state: Sequence[Tensor]) -> None:
         self.cell = cell
-        self.hidden = [channels_last(value) for value in state[:-1]]
+        self.hidden = [channels_last(_as_autocast(value)) for value in state[:-1]]
         self.memory = channels_last(state[-1])
 
     def step(self, x: Tensor) -> Tensor:
         """Take the frame ``[batch, in_channels, *spatial]`` and return ``[batch, hidden_channels, *spatial]``."""
-        newest, self.memory = lstm_update(self.gates(channels_last(x)), self.memory)
+        newest, self.memory = lstm_update(self.gates(channels_last(_as_autocast(x))), self.memory)
         self.hidden = [*self.hidden[1:], newest]
         return newest
 

@@ -19,10 +19,20 @@ def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     Returns
     -------
     hidden, cell : Tensor
-        ``[batch, hidden, *spatial]`` each.
+        ``[batch, hidden, *spatial]`` each; the hidden state has the dtype of the gates, the cell state keeps its
+        own. Under autocast the gates are in low precision and the cell state, a sum over all steps, is not.
     """
+    if torch.compiler.is_compiling():
+        # A compiler decides for itself what to recompute.
+        return _update(gates, cell)
     hidden, cell = _LSTMUpdate.apply(gates, cell)
     return hidden, cell
+
+
+def _update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    i, f, o, g = _parts(gates)
+    new = f * cell + i * g
+    return (o * torch.tanh(new)).to(gates.dtype), new
 
 
 def _parts(gates: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -36,9 +46,7 @@ class _LSTMUpdate(torch.autograd.Function):
 
     @staticmethod
     def forward(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
-        i, f, o, g = _parts(gates)
-        new = torch.addcmul(f * cell, i, g)
-        return o * torch.tanh(new), new
+        return _update(gates, cell)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor], output: tuple[Tensor, Tensor]) -> None:
@@ -59,4 +67,4 @@ class _LSTMUpdate(torch.autograd.Function):
             ],
             dim=1,
         )
-        return grad_gates, grad_cell * f
+        return grad_gates.to(gates.dtype), (grad_cell * f).to(cell.dtype)

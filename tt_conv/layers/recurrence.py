@@ -43,8 +43,9 @@ class RecurrentCell(nn.Module, ABC):
 
     def zero_state(self, x: Tensor) -> State:
         """Return the state before the first frame, for an input like ``x`` ``[batch, in_channels, *spatial]``."""
-        zero = x.new_zeros(x.shape[0], self.hidden_channels, *x.shape[2:])
-        return (zero,) * (self.steps + 1)
+        # Tensors of their own: a tracer takes two names of one tensor for one input.
+        shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
+        return tuple(x.new_zeros(shape) for _ in range(self.steps + 1))
 
     def forward(self, x: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
         """Take one frame.
