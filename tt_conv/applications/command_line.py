@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from tt_conv._version import __version__
 
@@ -27,7 +27,7 @@ def demo(out: str | None = None, steps: int = 1500, seed: int = 0) -> None:
         raise KeyboardInterrupt
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo}
+COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         from jsonargparse import auto_cli
 
-        auto_cli(COMMANDS, args=given, prog="tt-conv", as_positional=False)
+        auto_cli(dict(COMMANDS), args=given, prog="tt-conv", as_positional=False)
     except KeyboardInterrupt:
         print("tt-conv: interrupted", file=sys.stderr)
         sys.exit(130)

@@ -16,6 +16,8 @@ from torch import Tensor
 GIVEN, PREDICTED = "#8a8a8a", "#0072b2"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7")
 NEUTRAL = ("#8a8a8a", "#b8a06a")
+EXAMPLE_GAP = 0.35  # between the strips of two sequences, in frames
+PANEL_GAP, MARGIN = 8, 26  # of an animation, in pixels
 
 Clip = Mapping[str, Tensor]
 
@@ -35,29 +37,24 @@ def draw_strips(path: Path, examples: Sequence[Clip], given: int, title: str) ->
     title : str
         Above the picture.
     """
-    frames = len(next(iter(examples[0].values())))
-    rows = len(examples[0])
-    lines = len(examples) * (rows + 0.35) - 0.35
-    figure = Figure(figsize=(0.85 * frames + 0.25, 0.85 * lines + 0.75), dpi=150, layout=None)
-    left, right, bottom, top = 0.012, 0.988, 0.01, 1 - 0.7 / figure.get_figheight()
-    cell = ((right - left) / frames, (top - bottom) / lines)
-    figure.text(0.5, 1 - 0.16 / figure.get_figheight(), title, ha="center", va="center", fontsize=11)
+    frames, rows = _frames(examples), len(examples[0])
+    lines = len(examples) * (rows + EXAMPLE_GAP) - EXAMPLE_GAP
+    figure = Figure(figsize=(0.85 * frames + 0.5, 0.85 * lines + 0.75), dpi=150)
+    left, top = 0.4 / figure.get_figwidth(), 1 - 0.7 / figure.get_figheight()
+    width, height = (0.99 - left) / frames, (top - 0.01) / lines
+    figure.text(0.5, 1 - 0.2 / figure.get_figheight(), title, ha="center", va="center", fontsize=11)
     for number, example in enumerate(examples):
         for row, (name, clip) in enumerate(example.items()):
-            y = top - (number * (rows + 0.35) + row + 1) * cell[1]
+            y = top - (number * (rows + EXAMPLE_GAP) + row + 1) * height
             first = frames - len(clip)
-            if first:
-                figure.text(
-                    left + (first - 0.15) * cell[0], y + cell[1] / 2, name, ha="right", va="center", fontsize=10
-                )
-            for offset, frame in enumerate(clip):
-                column = first + offset
-                axes = figure.add_axes(
-                    (left + (column + 0.04) * cell[0], y + 0.04 * cell[1], 0.92 * cell[0], 0.92 * cell[1])
-                )
+            beside, upright = left + (first - 0.12) * width, "vertical" if first == 0 else "horizontal"
+            figure.text(beside, y + height / 2, name, ha="right", va="center", fontsize=10, rotation=upright)
+            for column, frame in enumerate(clip, start=first):
+                place = (left + (column + 0.04) * width, y + 0.04 * height, 0.92 * width, 0.92 * height)
+                axes = figure.add_axes(place)
                 _show(axes, frame, GIVEN if column < given else PREDICTED)
                 if number == row == 0:
-                    axes.set_title(_frame_label(column, given), fontsize=9, pad=4)
+                    axes.set_title(f"given {column + 1}" if column < given else f"+{column - given + 1}", fontsize=9)
     figure.savefig(path)
 
 
@@ -75,7 +72,7 @@ def draw_animation(
     milliseconds : int
         Time per frame; the last one stays three times as long.
     """
-    pictures = [_panels(examples, given, time, scale) for time in range(len(next(iter(examples[0].values()))))]
+    pictures = [_sheet(examples, given, time, scale) for time in range(_frames(examples))]
     durations = [milliseconds] * (len(pictures) - 1) + [3 * milliseconds]
     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=durations, loop=0)
 
@@ -139,8 +136,9 @@ def _show(axes: Axes, frame: Tensor, edge: str) -> None:
         spine.set_linewidth(1.5)
 
 
-def _frame_label(time: int, given: int) -> str:
-    return f"given {time + 1}" if time < given else f"+{time - given + 1}"
+def _frames(examples: Sequence[Clip]) -> int:
+    """Length of the true sequences, which stand first."""
+    return len(next(iter(examples[0].values())))
 
 
 def _pixels(frame: Tensor) -> NDArray[np.uint8]:
@@ -151,29 +149,25 @@ def _pixels(frame: Tensor) -> NDArray[np.uint8]:
     return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
-def _panels(examples: Sequence[Clip], given: int, time: int, scale: int) -> Image.Image:
-    """One picture of the animation."""
+def _sheet(examples: Sequence[Clip], given: int, time: int, scale: int) -> Image.Image:
+    """One picture of the animation: a row of panels per sequence, names above, the time below."""
     truth = next(iter(examples[0].values()))
     height, width = (scale * side for side in truth.shape[-2:])
-    gap, head = 8, 26
-    columns, rows = len(examples[0]), len(examples)
-    foot = 26
-    size = (columns * (width + gap) + gap, head + rows * (height + gap) + foot)
+    right, down = width + PANEL_GAP, height + PANEL_GAP
+    size = (len(examples[0]) * right + PANEL_GAP, len(examples) * down + 2 * MARGIN)
     sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    font = ImageFont.load_default(13)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for column, name in enumerate(examples[0]):
-        draw.text((gap + column * (width + gap) + width // 2, head // 2), name, "black", font, anchor="mm")
+        draw.text((PANEL_GAP + column * right + width // 2, MARGIN // 2), name, "black", font, anchor="mm")
     for row, example in enumerate(examples):
+        whole = next(iter(example.values()))
         for column, clip in enumerate(example.values()):
-            is_given = time < given
-            whole = next(iter(example.values()))
-            frame = clip[time - (len(whole) - len(clip))] if not is_given else whole[time]
-            x, y = gap + column * (width + gap), head + row * (height + gap)
-            panel = Image.fromarray(_pixels(frame)).resize((width, height), Image.Resampling.NEAREST)
+            shown = whole if time < given else clip
+            edge = GIVEN if shown is whole else PREDICTED
+            x, y = PANEL_GAP + column * right, MARGIN + row * down
+            panel = Image.fromarray(_pixels(shown[time - len(whole)])).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(panel, (x, y))
-            edge = GIVEN if is_given or clip is whole else PREDICTED
             draw.rectangle((x - 2, y - 2, x + width + 1, y + height + 1), outline=edge, width=2)
-    state = f"frame {_frame_label(time, given)}" if time < given else f"predicted frame {_frame_label(time, given)}"
-    draw.text((size[0] // 2, size[1] - foot // 2 - 2), state, "black", font, anchor="mm")
+    state = "given" if time < given else f"predicted (+{time - given + 1})"
+    draw.text((size[0] // 2, size[1] - MARGIN // 2), f"frame {time + 1}: {state}", "black", font, anchor="mm")
     return sheet

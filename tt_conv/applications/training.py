@@ -3,6 +3,7 @@
 import logging
 import signal
 import sys
+import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +14,8 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.utilities.warnings import PossibleUserWarning
 from lightning.pytorch.callbacks import TQDMProgressBar
-from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -175,13 +176,20 @@ class _ProgressBar(TQDMProgressBar):
         self.description = description
         self.steps_done = 0
 
-    def on_train_epoch_start(self, *args: Any) -> None:
-        super().on_train_epoch_start(*args)
-        self.train_progress_bar.set_description_str(self.description)
+    @property
+    def train_description(self) -> str:
+        return self.description
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        # Not the inherited one: there is one pass only, and its number would stand in for the description.
+        self.train_progress_bar.reset(int(self.total_train_batches))
 
     def on_train_batch_end(self, *args: Any, **kwargs: Any) -> None:
         self.steps_done += 1
         super().on_train_batch_end(*args, **kwargs)
+
+    def on_exception(self, *_: Any) -> None:
+        self.train_progress_bar.close()
 
     def get_metrics(self, *args: Any) -> dict[str, int | str | float | dict[str, float]]:
         return {name: value for name, value in super().get_metrics(*args).items() if name != "v_num"}
@@ -191,6 +199,9 @@ class _ProgressBar(TQDMProgressBar):
 def _stops_in_good_order(trainer: pl.Trainer) -> Iterator[list[int]]:
     """Let the first Ctrl-C end the training after its step; yields a list that is filled if it came."""
     received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():  # Python gives no other thread the signal.
+        yield received
+        return
 
     def stop(number: int, _: FrameType | None) -> None:
         received.append(number)
@@ -214,6 +225,8 @@ def _quiet_lightning() -> Iterator[None]:
         with warnings.catch_warnings():
             # "The dataloader does not have many workers": sequences are made faster than workers start.
             warnings.simplefilter("ignore", PossibleUserWarning)
+            # Lightning 2.6 walks trees in a way that PyTorch 2.13 calls deprecated.
+            warnings.filterwarnings("ignore", message=".*LeafSpec", category=FutureWarning)
             yield
     finally:
         for logger, level in zip(loggers, levels, strict=True):

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
-    from tt_conv.applications.video_prediction.embedded_digits import embedded_digits
     from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
     from tt_conv.applications.video_prediction.metrics import FrameMetrics
+    from tt_conv.applications.video_prediction.mnist import embedded_digits
     from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
     from tt_conv.applications.video_prediction.task import FramePrediction
 
@@ -25,7 +25,7 @@ __all__ = [
 # Public name -> the module that defines it, imported at first use: the data need no Lightning.
 _DEFINED_IN = {
     "MovingMNIST": "moving_mnist",
-    "embedded_digits": "embedded_digits",
+    "embedded_digits": "mnist",
     "FramePrediction": "task",
     "evaluate": "evaluation",
     "milliseconds_per_frame": "evaluation",

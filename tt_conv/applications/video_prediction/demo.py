@@ -5,9 +5,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
@@ -15,8 +16,8 @@ from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training import Outcome, SideBySide, fit
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
-from tt_conv.applications.video_prediction.embedded_digits import Split
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
+from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
 from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
@@ -26,6 +27,7 @@ BASELINES: dict[str, Predictor] = {"copy the last frame": copy_last, "mean frame
 PANELS = {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM", "mass_ratio": "predicted / true mass"}
 PANELS |= {"centre_distance": "centre of mass off by (px)"}
 PICTURED_SEQUENCES = 3
+TEST_BATCH = 16
 
 
 @dataclass(frozen=True)
@@ -95,10 +97,13 @@ def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
 
 def build_models(settings: DemoSettings) -> dict[str, FramePredictor]:
     """The untrained models, by name; they differ in their cells only."""
-    options = {"order": settings.order, "rank": settings.rank}
-    frames = torch.stack([*_sequences("train", 16, settings)])
+    options: dict[str, Any] = {"order": settings.order, "rank": settings.rank}
+    sequences = _sequences("train", 16, settings)
+    frames = torch.stack([sequences[index] for index in range(len(sequences))])
     models = {}
-    for name, cell, cell_options in [("ConvLSTM", "conv_lstm", {}), ("ConvTT-LSTM", "conv_tt_lstm", options)]:
+    kinds: list[tuple[str, str, dict[str, Any]]]
+    kinds = [("ConvLSTM", "conv_lstm", {}), ("ConvTT-LSTM", "conv_tt_lstm", options)]
+    for name, cell, cell_options in kinds:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(settings.seed)
             models[name] = FramePredictor(
@@ -129,6 +134,12 @@ def _sequences(split: Split, length: int, settings: DemoSettings) -> MovingMNIST
     )
 
 
+def _batches(sequences: MovingMNIST, size: int) -> DataLoader[Tensor]:
+    # No shuffling: the sequences are random already, and so every run sees the same ones in the same order.
+    # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
+    return DataLoader(sequences, batch_size=size, generator=torch.Generator())
+
+
 def _output_folder(out: Path | str | None) -> OutputFolder:
     return OutputFolder.with_free_name("tt-conv-demo") if out is None else OutputFolder(out)
 
@@ -154,7 +165,7 @@ def _introduction(settings: DemoSettings) -> str:
     )
 
 
-def _train(models: Mapping[str, nn.Module], train_set: MovingMNIST, settings: DemoSettings) -> Outcome:
+def _train(models: Mapping[str, FramePredictor], train_set: MovingMNIST, settings: DemoSettings) -> Outcome:
     tasks = {
         name: FramePrediction(
             model,
@@ -166,15 +177,14 @@ def _train(models: Mapping[str, nn.Module], train_set: MovingMNIST, settings: De
         )
         for name, model in models.items()
     }
-    # No shuffling: the sequences are random already, and so every run sees the same ones in the same order.
-    return fit(SideBySide(tasks), DataLoader(train_set, batch_size=settings.batch_size))
+    return fit(SideBySide(tasks), _batches(train_set, settings.batch_size))
 
 
-def _evaluate(models: Mapping[str, nn.Module], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
+def _evaluate(models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
     print(f"\nEvaluating on {len(test_set)} sequences of digits that were never seen ...", flush=True)
     for model in models.values():
         model.eval()
-    batches = DataLoader(test_set, batch_size=16)
+    batches = _batches(test_set, TEST_BATCH)
     metrics = evaluate({**BASELINES, **models}, batches, settings.given)
     given = next(iter(batches))[:, : settings.given]
     times = milliseconds_per_frame(models, given, settings.future)
@@ -199,15 +209,14 @@ def _report(folder: OutputFolder, rows: list[Row], outcome: Outcome, settings: D
         file.write_text(json.dumps(finite(contents), indent=2, allow_nan=False) + "\n")
     frame = next(iter(learned.values())).frame
     print(f"\n{results_table(rows)}\n")
-    print(
-        f"Means over the {settings.future} predicted frames, values from 0 to 1; time of one CPU thread, batches of 16."
-    )
+    print(f"Means over the {settings.future} predicted frames; pixels from 0 (black) to 1.")
+    print(f"Times are those of one CPU thread, in batches of {TEST_BATCH}.")
     print(f"\nAt the predicted frame {frame}:\n{learned_table(learned)}", flush=True)
 
 
 def _draw(
     folder: OutputFolder,
-    models: Mapping[str, nn.Module],
+    models: Mapping[str, FramePredictor],
     rows: list[Row],
     test_set: MovingMNIST,
     settings: DemoSettings,
@@ -225,7 +234,7 @@ def _draw(
 
 @torch.inference_mode()
 def _examples(
-    models: Mapping[str, nn.Module], test_set: MovingMNIST, settings: DemoSettings
+    models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings
 ) -> list[dict[str, Tensor]]:
     """The first test sequences, as they come, with what each model predicts."""
     sequences = [test_set[index] for index in range(min(PICTURED_SEQUENCES, len(test_set)))]

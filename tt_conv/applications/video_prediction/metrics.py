@@ -11,8 +11,9 @@ from torchmetrics.image import PeakSignalNoiseRatio, StructuralSimilarityIndexMe
 class FrameMetrics:
     """Mean metrics of each predicted frame, gathered over batches of sequences.
 
-    ``mse`` is the mean squared error per pixel. ``psnr`` (dB) and ``ssim`` (Gaussian window of 11 pixels,
-    sigma 1.5, K1 = 0.01, K2 = 0.03) are computed for each frame of each sequence, then averaged.
+    ``mse`` is the mean squared error per pixel over all sequences, ``psnr`` (dB) that of this error: a mean of
+    the sequences' own PSNR would be infinite as soon as one prediction is exact, as a copied frame can be.
+    ``ssim`` (Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03) is the mean over the sequences.
     ``mass_ratio`` is the predicted over the true sum of pixels, ``mass_error`` how far that ratio is from 1,
     and ``centre_distance`` how far apart the two centres of mass are, in pixels: each the mean over the
     sequences. A prediction without any mass has no centre; its distance is infinite.
@@ -37,7 +38,7 @@ class FrameMetrics:
     def __init__(self, future: int, data_range: float = 1.0) -> None:
         makers: dict[str, Callable[[], Metric]] = {
             "mse": MeanSquaredError,
-            "psnr": lambda: PeakSignalNoiseRatio(data_range=data_range, dim=(1, 2, 3)),
+            "psnr": lambda: PeakSignalNoiseRatio(data_range=data_range),
             "ssim": lambda: StructuralSimilarityIndexMeasure(data_range=data_range),
         }
         self._metrics = {name: [make() for _ in range(future)] for name, make in makers.items()}

@@ -1,5 +1,6 @@
 """Moving-MNIST: digits that drift over a black frame and bounce off its walls, made on the fly."""
 
+from collections.abc import Sequence
 from typing import SupportsIndex, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tt_conv.applications.video_prediction.embedded_digits import SPLITS, Split, check_split, embedded_digits
+from tt_conv.applications.video_prediction.mnist import SPLITS, Split, check_split, embedded_digits
 
 DIGIT_SIZE = 28
 
@@ -67,14 +68,17 @@ class MovingMNIST(Dataset[Tensor]):
         length: int = 10_000,
         *,
         frames: int = 20,
-        size: int | tuple[int, int] = 64,
+        size: int | Sequence[int] = 64,
         digits: int = 2,
         speed: float = 0.1,
         seed: int = 0,
         digit_size: int = DIGIT_SIZE,
     ) -> None:
         check_split(split)
-        height, width = (size, size) if isinstance(size, int) else size
+        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+        if len(sides) != 2:
+            raise ValueError(f"size must be one number or (height, width), got {size}")
+        height, width = sides
         for name, value in [("length", length), ("frames", frames), ("digits", digits), ("digit_size", digit_size)]:
             if value < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
