@@ -164,9 +164,7 @@ def test_a_fresh_layer_learns_at_small_and_large_ranks(factorization: str) -> No
 def planted(conv: nn.Module, factorization: str, rank: int = 3, noise: float = 0.0) -> nn.Module:
     """Give a convolution a kernel of low rank, plus noise relative to it."""
     out_channels, in_channels, *kernel = conv.weight.shape
-    source = TensorizedConv(
-        in_channels, out_channels, kernel, factorization=factorization, rank=rank, dim=len(kernel)
-    )
+    source = TensorizedConv(in_channels, out_channels, kernel, factorization=factorization, rank=rank, dim=len(kernel))
     with torch.no_grad():
         kernel = source.to_tensor().to(conv.weight)
         disturbance = torch.randn_like(kernel)
@@ -255,9 +253,7 @@ def test_planted_kernels_are_recovered_by_every_way_to_the_rank(factorization: s
     exact = planted(conv, factorization, rank=2)
     assert relative_error(TensorizedConv.from_conv(exact, factorization, rank=2), exact) < 1e-6
     by_error = TensorizedConv.from_conv(exact, factorization, tol=1e-4)
-    fresh = TensorizedConv(
-        in_channels, out_channels, kernel, factorization=factorization, rank=2, dim=len(kernel)
-    )
+    fresh = TensorizedConv(in_channels, out_channels, kernel, factorization=factorization, rank=2, dim=len(kernel))
     assert by_error.rank == fresh.rank
     noisy = planted(conv, factorization, rank=2, noise=0.02)
     assert TensorizedConv.from_conv(noisy, factorization, tol=0.05).rank == fresh.rank
@@ -285,9 +281,7 @@ def test_tucker_tol_has_the_fewest_parameters_of_all_truncations() -> None:
             projector = basis[:, :r] @ basis[:, :r].T
             projected = torch.tensordot(projector, projected, dims=([1], [mode])).movedim(0, mode)
         if (projected - conv.weight).norm() <= tol * conv.weight.norm():
-            best = min(
-                best, math.prod(rank) + sum(n * r for n, r in zip(conv.weight.shape, rank, strict=True))
-            )
+            best = min(best, math.prod(rank) + sum(n * r for n, r in zip(conv.weight.shape, rank, strict=True)))
     layer = TensorizedConv.from_conv(conv, "tucker", tol=tol)
     assert sum(f.numel() for f in layer.factors.values()) == best
 
@@ -520,9 +514,7 @@ def test_vmap_over_an_ensemble() -> None:
     x = build(CASES[3], "cp")[1]
     parameters, _ = torch.func.stack_module_state(layers)
     with torch.no_grad():
-        outputs = torch.vmap(lambda p, x: torch.func.functional_call(layers[0], p, x), (0, None))(
-            parameters, x
-        )
+        outputs = torch.vmap(lambda p, x: torch.func.functional_call(layers[0], p, x), (0, None))(parameters, x)
         torch.testing.assert_close(outputs, torch.stack([layer(x) for layer in layers]))
 
 

@@ -63,9 +63,7 @@ class Expressions:
         """Return the expression that takes the weights."""
         return _remembered(self._open, key, build)
 
-    def folded(
-        self, weights: Sequence[Tensor], key: Hashable, build: Callable[[], Expression]
-    ) -> Expression | None:
+    def folded(self, weights: Sequence[Tensor], key: Hashable, build: Callable[[], Expression]) -> Expression | None:
         """Return the expression that holds the weights, built anew if one of them has changed.
 
         ``None`` if changes could not be noticed: tensors in the place of parameters, as
@@ -79,9 +77,7 @@ class Expressions:
         return _remembered(self._folded, key, build)
 
 
-def _remembered(
-    store: dict[Hashable, Expression], key: Hashable, build: Callable[[], Expression]
-) -> Expression:
+def _remembered(store: dict[Hashable, Expression], key: Hashable, build: Callable[[], Expression]) -> Expression:
     if key not in store:
         if len(store) == _MOST_SHAPES:
             store.clear()

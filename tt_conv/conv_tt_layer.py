@@ -15,8 +15,9 @@ from tt_conv._arguments import (
     rank_per_level,
     spatial_dim,
 )
-from tt_conv._folding import Expressions, can_fold
+from tt_conv._folding import Expressions
 from tt_conv.conv_tt_tensor import ConvTTTensor, check_window
+from tt_conv.decomposition import conv_tt
 from tt_conv.program import (
     ConvTTShape,
     DenseProgram,
@@ -254,17 +255,20 @@ class ConvTT(nn.Module):
         if torch.compiler.is_compiling():
             return trace(self._sizes(frame.shape[0], frame.shape[2:]), learning, reuse, self.weights())
         shape = self._shape(frame.shape[0], frame.shape[2:])
-        if self.training or not can_fold(parameters):
-            self._folded.forget()
-            return self.bind(shape, Usage(train=learning, reuse=reuse))
-        usage = Usage(train=learning, frozen=True)
+        frozen = not (torch.is_grad_enabled() and any(value.requires_grad for value in parameters))
+        if frozen and not self.training:
+            usage = Usage(train=learning, frozen=True)
 
-        def fold() -> Evaluate:
-            # What is kept must serve calls outside inference mode and outside autocast as well.
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(frame.device.type, enabled=False):
-                return self.bind(shape, usage)
+            def fold() -> Evaluate:
+                # What is kept must serve calls outside inference mode and outside autocast as well.
+                with torch.inference_mode(False), torch.no_grad(), torch.autocast(frame.device.type, enabled=False):
+                    return self.bind(shape, usage)
 
-        return self._folded.folded(parameters, (shape, usage), fold)
+            folded = self._folded.folded(parameters, (shape, usage), fold)
+            if folded is not None:
+                return folded
+        self._folded.forget()
+        return self.bind(shape, Usage(train=learning, reuse=reuse))
 
     def windows(self, frames: Sequence[Tensor]) -> Frames:
         """Return the function by which a program asks for the window of a level."""
@@ -350,6 +354,56 @@ class ConvTT(nn.Module):
         dense kernel ...
         """
         print(explanation(self.programs(input_shape, train=train, frozen=frozen)))
+
+    @classmethod
+    def from_dense(
+        cls,
+        weight: Tensor,
+        rank: int | float | Sequence[int] | None = None,
+        *,
+        order: int,
+        kernel_size: int | tuple[int, ...] | tuple[tuple[int, ...], ...],
+        window: str = "sliding",
+        boundary: str = "zeros",
+        bias: Tensor | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a layer whose dense kernel approximates a given one.
+
+        Parameters
+        ----------
+        weight : Tensor
+            Dense kernel ``[out_channels, in_channels, steps, *K]``, oldest frame first.
+        rank, order, kernel_size, window
+            Of the layer; see :func:`tt_conv.conv_tt`, which finds projections and cores.
+        boundary : {"zeros", "circular", "stagewise"}
+            Only with the first two the layer computes the convolution with ``weight`` at the border, too.
+        bias : Tensor, optional
+            ``[out_channels]``; it is copied.
+        **options
+            Of :func:`tt_conv.conv_tt`, such as ``tol``.
+
+        Returns
+        -------
+        ConvTT
+            With the dtype and device of ``weight``.
+
+        Raises
+        ------
+        ValueError
+            If ``weight`` or ``bias`` does not fit, as :func:`tt_conv.conv_tt` says.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from tt_conv import ConvTT
+        >>> dense = ConvTT(2, 4, kernel_size=3, order=2, rank=2).to_tensor().detach()
+        >>> layer = ConvTT.from_dense(dense, rank=2, order=2, kernel_size=3)
+        >>> torch.allclose(layer.to_tensor(), dense, atol=1e-4)
+        True
+        """
+        tensor = conv_tt(weight, rank, order=order, kernel_size=kernel_size, window=check_window(window), **options)
+        return cls.from_conv_tt_tensor(tensor, boundary=boundary, bias=bias)
 
     @classmethod
     def from_conv_tt_tensor(cls, tensor: ConvTTTensor, *, boundary: str = "zeros", bias: Tensor | None = None) -> Self:

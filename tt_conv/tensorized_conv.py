@@ -276,7 +276,8 @@ class TensorizedConv(nn.Module):
         ----------
         weight : CPTensor, TuckerTensor or TTTensor
             With the modes ``(out_channels, in_channels / groups, *kernel_size)``, but
-            ``(in_channels / groups, *kernel_size, out_channels)`` for a TTTensor, as TensorLy-Torch's own convolutions have them.
+            ``(in_channels / groups, *kernel_size, out_channels)`` for a TTTensor, as TensorLy-Torch's own
+            convolutions have them.
         bias : Tensor, optional
             ``[out_channels]``.
         stride, padding, dilation, groups, padding_mode, optimize
@@ -352,7 +353,8 @@ class TensorizedConv(nn.Module):
         """Return a copy of the kernel as a CPTensor, TuckerTensor or TTTensor of TensorLy-Torch.
 
         A channel SVD becomes a TuckerTensor, and a TTTensor has the modes
-        ``(in_channels / groups, *kernel_size, out_channels)``. Its own methods need TensorLy's backend to be "pytorch"; this leaves the
+        ``(in_channels / groups, *kernel_size, out_channels)``. Its own methods need TensorLy's backend to be
+        "pytorch"; this leaves the
         backend as it is.
         """
         return _exchange.write(self._kind, self._weights())
@@ -413,9 +415,7 @@ class TensorizedConv(nn.Module):
     def _compile(self, train: Sequence[int], *operands: Tensor) -> ConvEinsumExpression:
         """Compile for the shapes of the operands, with the gradients of those in ``train``."""
         shapes = [tuple(operand.shape) for operand in operands]
-        return conv_einsum_expression(
-            self._equation, *shapes, train=train, optimize=self.optimize, **self._options
-        )
+        return conv_einsum_expression(self._equation, *shapes, train=train, optimize=self.optimize, **self._options)
 
     def _fold(self, x: Tensor, operands: Sequence[Tensor], train: bool) -> ConvEinsumExpression:
         """Compile for the shape of ``x`` with all weights as constants, and with its gradient if asked."""

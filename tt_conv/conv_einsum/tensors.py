@@ -40,9 +40,7 @@ def check_tensors(
     """
     for i, (operand, shape) in operands.items():
         if not isinstance(operand, Tensor):
-            raise ConvEinsumError(
-                f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation
-            )
+            raise ConvEinsumError(f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation)
         if operand.shape != shape:
             raise ConvEinsumError(
                 f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}",
