@@ -93,7 +93,8 @@ def conv_tt(
     ----------
     W : Tensor
         The dense kernel ``[O, I, N, *K]``, with 1 to 3 spatial axes. A NumPy array or a factorized tensor of
-        TensorLy or TensorLy-Torch will do. A support smaller than 1 + (order + 1) * (kernel_size - 1) sits in the middle.
+        TensorLy or TensorLy-Torch will do. A support smaller than 1 + (order + 1) * (kernel_size - 1) sits in
+        the middle.
     rank : int, sequence of int, or float
         The rank of every level, of each level, or a parameter budget as a share of the parameters of W, for
         equal ranks. With `tol`, the largest rank to consider, None for as many parameters as W has.

@@ -86,7 +86,7 @@ def level_kernel_sizes(kernel_size: object, order: int, dim: int) -> tuple[Size,
 
 def _one_size(size: object, dim: int) -> Size:
     axes = tuple(size) if isinstance(size, Sequence) else (size,) * dim
-    sizes = tuple(operator.index(k) for k in axes if isinstance(k, numbers.Integral) and not isinstance(k, bool))
+    sizes = tuple(operator.index(k) for k in axes if not isinstance(k, bool) and isinstance(k, numbers.Integral))
     if len(sizes) != len(axes):
         raise TypeError(f"kernel_size must be made of integers, got {size!r}")
     if len(axes) != dim:

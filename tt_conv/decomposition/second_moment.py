@@ -25,7 +25,8 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
     Parameters
     ----------
     sequence : Tensor
-        ``[B, T, I, *S]``, what the layer sees, oldest frame first. Average the results of several calls to use more of it.
+        ``[B, T, I, *S]``, what the layer sees, oldest frame first. Average the results of several calls to use
+        more of it.
     steps : int
         Frames N that the kernel sees. Used with `kernel_size` only.
     kernel_size : sequence of int, optional
@@ -35,7 +36,8 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
     Returns
     -------
     Tensor
-        ``[I, I]`` or ``[I * N * prod(K), I * N * prod(K)]``, in float64; rows and columns in the order of `W.flatten(1)`. Frames are extended by zeros.
+        ``[I, I]`` or ``[I * N * prod(K), I * N * prod(K)]``, in float64; rows and columns in the order of
+        `W.flatten(1)`. Frames are extended by zeros.
 
     Raises
     ------
