@@ -39,7 +39,7 @@ class DemoSettings:
     size: int = 64
     digits: int = 1
     digit_size: int = 28
-    speed: float = 0.06
+    speed: float = 0.05
     given: int = 8
     future: int = 4
     hidden_channels: tuple[int, ...] = (32,)
