@@ -23,7 +23,7 @@ def random_factors(order, lags, kernel_sizes, rank, inputs=3, outputs=4, seed=0,
 
 
 def causal_output(kernel, frames):
-    """Apply a dense kernel [O, I, N, *K] to frames [I, N, *S], extended by zeros, by PyTorch's convolution."""
+    """Apply a dense kernel [O, I, N, *K] to frames [I, N, *S], extended by zeros, with PyTorch."""
     dim = kernel.ndim - 3
     convolve = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}[dim]
     padding = tuple(k // 2 for k in kernel.shape[3:])

@@ -86,14 +86,18 @@ def level_kernel_sizes(kernel_size: object, order: int, dim: int) -> tuple[Size,
 
 def _one_size(size: object, dim: int) -> Size:
     axes = tuple(size) if isinstance(size, Sequence) else (size,) * dim
-    sizes = tuple(operator.index(k) for k in axes if not isinstance(k, bool) and isinstance(k, numbers.Integral))
-    if len(sizes) != len(axes):
-        raise TypeError(f"kernel_size must be made of integers, got {size!r}")
+    sizes = tuple(_integer(k, size) for k in axes)
     if len(axes) != dim:
         raise ValueError(f"kernel_size needs one entry for each of the {dim} spatial axes of W, got {size!r}")
     if any(k < 1 or k % 2 == 0 for k in sizes):
         raise ValueError(f"kernel sizes must be odd, so that kernels have a centre; got {size!r}")
     return sizes
+
+
+def _integer(k: object, size: object) -> int:
+    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
+        raise TypeError(f"kernel_size must be made of integers, got {size!r}")
+    return operator.index(k)
 
 
 def centred(kernel: Tensor, support: Size) -> Tensor:

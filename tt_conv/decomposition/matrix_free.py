@@ -1,8 +1,9 @@
 """Gauss-Newton over projections and cores together, for kernels whose system is too large to write down.
 
 Products with the Jacobian and its transpose run along the train, at every frequency at once; conjugate
-gradients solve the damped system. The preconditioner treats every factor by itself, as one sweep of alternating
-least squares would; it also serves as the damping, so that nothing depends on how the factors are scaled.
+gradients solve the damped system. The preconditioner treats every factor by itself, as one sweep of
+alternating least squares would; it also serves as the damping, so that nothing depends on how the factors are
+scaled.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ from tt_conv.decomposition.train import Target
 
 # An error this small is that of an exact train in rounded numbers: nothing is left to find.
 EXACT = 1e-6
-# Two independent searches that end this close to each other have found what there is.
-AGREEMENT = 1e-4
+# Independent searches, this many, that end this close to each other have found what there is.
+AGREEMENT, AGREEING = 1e-4, 3
 # Errors of kernels that are no train, not even roughly; there, searches differ little and all end high.
 POOR, POOR_AGREEMENT = 0.1, 0.1
 # What the noise may have cost a start by linear algebra that is otherwise right.
@@ -68,6 +68,6 @@ def is_settled(errors: list[float]) -> bool:
     ranked = sorted(errors)
     if ranked[0] <= EXACT:
         return True
-    if len(ranked) < 2:
-        return False
-    return ranked[1] <= (1 + (POOR_AGREEMENT if ranked[0] > POOR else AGREEMENT)) * ranked[0]
+    if ranked[0] > POOR:
+        return len(ranked) >= 2 and ranked[1] <= (1 + POOR_AGREEMENT) * ranked[0]
+    return len(ranked) >= AGREEING and ranked[AGREEING - 1] <= (1 + AGREEMENT) * ranked[0]

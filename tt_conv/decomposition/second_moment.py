@@ -1,8 +1,8 @@
 """The second moment of a layer's input, and what it makes of the error of a kernel.
 
 If x is the patch [I, N, *K] of input that a kernel W sees at one position, the mean squared change of the
-output that an error D of the kernel causes is trace(D S D^T) with S = mean of x x^T. Channels that carry little
-of the input, or always carry the same thing, may then be approximated badly.
+output that an error D of the kernel causes is trace(D S D^T) with S = mean of x x^T. Channels that carry
+little of the input, or always carry the same thing, may then be approximated badly.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.decomposition.levenberg_marquardt import Descent, descend
-from tt_conv.decomposition.subspace import left_factor
+from tt_conv.decomposition.subspace import core_guess
 from tt_conv.decomposition.train import Target
 from tt_conv.decomposition.variable_projection import VariableProjection
 
@@ -100,15 +100,14 @@ def _level_by_level(
 ) -> list[Tensor]:
     train = target.train
     cores: list[Tensor] = []
-    # Exact without noise, where the core is taller than wide.
-    guess = left_factor(target.grid, torch.cat(list(target.spectrum), 2), train.rank[-1], train.core_sizes[-1])
     for level in reversed(range(train.order)):
         alone, together = stage(level)
         batch = max(1, batch_size(alone, train.rank[level:], train.core_entries(level)))
         best: Descent | None = None
+        guess = core_guess(target, level, cores)
         for _ in range(effort.rounds):
             new = train.random_core(level, batch, generator, target.spectrum.device)
-            if guess is not None and level == train.order - 1:
+            if guess is not None:
                 new[0] = guess
             start = [new, *(core.expand(batch, -1, -1, -1) for core in cores)]
             descent = descend(alone, start, free=[0], iterations=effort.iterations, target=SOLVED / 100)
