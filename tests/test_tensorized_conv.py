@@ -562,3 +562,34 @@ def test_repr_names_what_was_built() -> None:
     text = repr(TensorizedConv(4, 6, 3, factorization="tt", rank=2, padding="same"))
     assert "factorization='tt', rank=(1, 2, 2, 2, 1)" in text
     assert "padding='same'" in text
+
+
+@pytest.mark.parametrize("factorization", FORMATS)
+@pytest.mark.parametrize("training", [True, False])
+def test_a_model_in_channels_last(factorization: str, training: bool) -> None:
+    layer, x = build(CASES[7], factorization)
+    expected = layer(x).detach()
+    layer.train(training).to(memory_format=torch.channels_last)
+    torch.testing.assert_close(layer(x.to(memory_format=torch.channels_last)), expected)
+
+
+class Doubled(nn.Module):
+    def forward(self, weight: Tensor) -> Tensor:
+        return 2 * weight
+
+
+def test_a_parametrized_factor() -> None:
+    layer, x = build(CASES[3], "cp", bias=False)
+    expected = 2 * layer(x).detach()
+    nn.utils.parametrize.register_parametrization(layer.factors, "output", Doubled())
+    torch.testing.assert_close(layer(x), expected)
+    with torch.no_grad():
+        torch.testing.assert_close(layer.eval()(x), expected)
+        layer.factors.parametrizations.output.original.mul_(2)
+        torch.testing.assert_close(layer(x), 2 * expected)
+
+
+def test_numpy_integers_everywhere() -> None:
+    two, three = np.int64(2), np.int32(3)
+    layer = TensorizedConv(two, three, three, rank=two, stride=two, padding=(two, three), dilation=[two, 1])
+    assert layer(torch.zeros(1, 2, 9, 9)).shape == (1, 3, 5, 7)

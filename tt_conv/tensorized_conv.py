@@ -132,7 +132,7 @@ class TensorizedConv(nn.Module):
         self.factors = nn.ParameterDict()
         for name, shape in shapes.items():
             self.factors[name] = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
         self._expressions = Expressions()
         self.reset_parameters()
 
