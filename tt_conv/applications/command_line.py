@@ -28,9 +28,6 @@ def demo(out: str | None = None, steps: int = 1000, seed: int = 0) -> None:
         raise KeyboardInterrupt
 
 
-<<<<<<< HEAD
-COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo}
-=======
 def explain(
     equation: str,
     sizes: str = "",
@@ -78,8 +75,7 @@ def explain(
     )
 
 
-COMMANDS: dict[str, Callable[..., None]] = {"demo": demo, "explain": explain}
->>>>>>> einsum
+COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo, "explain": explain}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
