@@ -1,7 +1,7 @@
 """The exact search against every tree, with costs worked out from the definition."""
 
 from collections.abc import Iterator
-from itertools import combinations
+from itertools import combinations, pairwise
 from math import prod
 
 import opt_einsum
@@ -205,7 +205,7 @@ def test_many_operands(name: str) -> None:
     """A chain of twelve: 0.2 seconds at most, and the cost is no more than twice the best."""
     equation = ",".join(f"{a}{b}" for a, b in zip("abcdefghijkl", "bcdefghijklm", strict=True)) + "->am"
     sizes = [3, 9, 2, 8, 4, 7, 2, 9, 5, 3, 8, 2, 6]
-    shapes = list(zip(sizes, sizes[1:], strict=False))
+    shapes = list(pairwise(sizes))
     _, info = conv_einsum_path(equation, *shapes, shapes=True, optimize=name)
     # The best product of a chain of matrices, by the textbook's recurrence.
     best = {(i, i): 0 for i in range(12)}
