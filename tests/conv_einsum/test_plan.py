@@ -9,6 +9,10 @@ import pytest
 import torch
 
 from tt_conv import ConvEinsumError, conv_einsum, conv_einsum_path
+from tt_conv.conv_einsum.cost import CostModel, Usage
+from tt_conv.conv_einsum.network import bind
+from tt_conv.conv_einsum.options import Options
+from tt_conv.conv_einsum.parse import parse
 
 Tree = int | tuple["Tree", "Tree"]
 
@@ -269,3 +273,12 @@ def test_train_must_name_operands(train) -> None:
 def test_an_operand_cannot_be_constant_and_need_a_gradient() -> None:
     with pytest.raises(ConvEinsumError, match="constants"):
         conv_einsum_path("ij,jk->ik", (2, 3), (3, 4), shapes=True, train=[1], constants=[1])
+
+
+def test_a_convolution_of_single_channels_counts_as_slow_where_traffic_counts() -> None:
+    """The same multiply-adds: 64 images of one channel, and one image of 64 channels with a kernel each."""
+    single = bind(parse("bhw,hw->bhw|hw"), ((64, 16, 16), (3, 3)), Options(padding="same"))
+    grouped = bind(parse("bhw,bhw->bhw|hw"), ((64, 16, 16), (64, 3, 3)), Options(padding="same"))
+    prices = [CostModel(network, Usage(), traffic_weight=32).price(1, 2)[0] for network in (single, grouped)]
+    assert prices[0] > 5 * prices[1]
+    assert CostModel(single, Usage()).price(1, 2)[0] == CostModel(grouped, Usage()).price(1, 2)[0]

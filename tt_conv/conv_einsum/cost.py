@@ -147,7 +147,26 @@ class CostModel:
         """Return what the search minimises, and what breaks its ties."""
         macs, traffic = self.step(left, right)
         times = self.times(left, right)
-        return (macs + self.traffic_weight * traffic) * times, traffic * times
+        if self.traffic_weight:
+            macs += self.traffic_weight * traffic * self._slowness(left, right)
+        return macs * times, traffic * times
+
+    def _slowness(self, left: int, right: int) -> int:
+        """Return how much longer than its traffic a convolution of single channels takes.
+
+        PyTorch runs a feature with one channel and a kernel without groups at a small fraction of memory speed.
+        """
+        if self.route(left, right) is not Route.CONVOLUTION:
+            return 1
+        on_left = any(
+            left >> mode.feature & 1 for mode in self._convolved if mode.carriers & left and mode.carriers & right
+        )
+        feature, kernel = (left, right) if on_left else (right, left)
+        feature_plain, kernel_plain = self._shape(feature)[0], self._shape(kernel)[0]
+        if self._product(feature_plain & kernel_plain) > 1:
+            return 1
+        filters = self._product(kernel_plain & ~feature_plain)
+        return 10 if filters == 1 else 3 if filters <= 8 else 1
 
     def _shape(self, subset: int) -> tuple[int, tuple[int, ...], int]:
         """Return the plain modes of a subset's intermediate, its sizes by convolved mode, its elements."""

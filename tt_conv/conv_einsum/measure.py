@@ -21,7 +21,7 @@ from tt_conv.conv_einsum.tensors import check_tensors
 CANDIDATES = 8
 """Paths that are timed at most."""
 
-TRAFFIC_WEIGHTS = (0, 16, 128)
+TRAFFIC_WEIGHTS = (0, 32, 128)
 """Multiply-adds that moving an element may be worth: for arithmetic, for ordinary and for slow memory."""
 
 HOPELESS = 8
