@@ -118,10 +118,21 @@ def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[float]], reference: Se
     compared = [name for name in curves if name not in reference]
     for name, values in curves.items():
         if name in reference:
-            style: dict[str, Any] = {"color": NEUTRAL[list(reference).index(name) % 2], "linestyle": "--"}
+            style: dict[str, Any] = {
+                "color": NEUTRAL[list(reference).index(name) % 2],
+                "linestyle": "--",
+                "marker": ".",
+            }
         else:
-            style = {"color": COLOURS[compared.index(name) % len(COLOURS)], "linewidth": 2}
-        axes.plot(range(1, len(values) + 1), values, marker="o", markersize=4, label=name, **style)
+            # Curves may coincide: each is thinner and has a smaller marker than the one below it.
+            place = compared.index(name) % len(COLOURS)
+            style = {
+                "color": COLOURS[place],
+                "linewidth": 3.5 - place,
+                "marker": "osD^"[place],
+                "markersize": 8 - 2 * place,
+            }
+        axes.plot(range(1, len(values) + 1), values, label=name, **style)
     axes.set_xticks(range(1, 1 + max(len(values) for values in curves.values())))
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
