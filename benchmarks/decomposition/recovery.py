@@ -23,7 +23,7 @@ from tt_conv import ConvTTTensor, conv_tt
 from tt_conv.conv_tt_tensor import Window
 from tt_conv.decomposition import PoorFitWarning
 
-# (O, I, R): ranks below both numbers of channels, above the inputs, equal to the outputs, and both of the latter.
+# (O, I, R): ranks below both numbers of channels, above the inputs, equal to the outputs, and both of these.
 SIZES = [(8, 4, 3), (16, 8, 4), (6, 6, 2), (8, 2, 3), (4, 6, 4), (4, 3, 4)]
 RECOVERED = 1e-6
 

@@ -8,7 +8,7 @@ from tt_conv.decomposition.matrix_free import Factors
 
 
 def balance(factors: Factors) -> Factors:
-    """The same kernel with the root mean squares of all factors as equal as they can be.
+    """The same kernel with the mean sizes of the entries of all factors as equal as they can be.
 
     Parameters
     ----------
@@ -20,7 +20,7 @@ def balance(factors: Factors) -> Factors:
         G_m times s_m, and P_m divided by s_m ... s_M.
     """
     order = len(factors.cores)
-    sizes = [float(f.square().mean().sqrt()) for f in factors.all()]
+    sizes = [float(f.abs().mean()) for f in factors.all()]
     if min(sizes) == 0:
         return factors
     # Unknowns: log s_1 .. log s_M and the common logarithm c; each row says "its logarithm is c".

@@ -185,8 +185,8 @@ class _Problem:
         self.train = train
         self.settings = settings
         wide = centred(kernel.double(), train.support)
-        # Neither tiny nor huge kernels leave the range of the squares.
-        self.size = float(torch.linalg.vector_norm(wide)) or 1.0
+        # By the largest entry, since the squares of tiny or huge ones leave the range of float64.
+        self.size = float(wide.abs().max()) or 1.0
         self.dense = wide / self.size
         self.moment: SecondMoment | None = None
         self.metric: Metric | None = None
