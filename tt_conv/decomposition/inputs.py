@@ -77,20 +77,11 @@ def level_kernel_sizes(kernel_size: object, order: int, dim: int) -> tuple[Size,
     -------
     tuple of tuple of int
     """
-<<<<<<< HEAD
-    if isinstance(kernel_size, Sequence) and any(isinstance(size, Sequence) for size in kernel_size):
-        if len(kernel_size) != order:
-            raise ValueError(f"kernel_size must have one entry for each of the {order} levels, got {kernel_size!r}")
-        return tuple(_one_size(size, dim) for size in kernel_size)
-=======
     if isinstance(kernel_size, Sequence) and not isinstance(kernel_size, str):
         if any(isinstance(size, Sequence) for size in kernel_size):
             if len(kernel_size) != order:
-                raise ValueError(
-                    f"kernel_size needs one entry for each of the {order} levels, got {kernel_size!r}"
-                )
+                raise ValueError(f"kernel_size needs one entry for each of the {order} levels, got {kernel_size!r}")
             return tuple(_one_size(size, dim) for size in kernel_size)
->>>>>>> decomp
     return (_one_size(kernel_size, dim),) * order
 
 
