@@ -144,9 +144,7 @@ def call(module: nn.Module, x: Tensor, mode: str) -> Callable[[], Tensor]:
     return step
 
 
-def fastest_format(
-    module: nn.Module, x: Tensor, mode: str, device: torch.device
-) -> tuple[str, Callable[[], Tensor]]:
+def fastest_format(module: nn.Module, x: Tensor, mode: str, device: torch.device) -> tuple[str, Callable[[], Tensor]]:
     """Return the better memory format of a module's input, and the call in it, warmed up."""
     best: tuple[float, str, Callable[[], Tensor]] | None = None
     for name, memory_format in (("nchw", torch.contiguous_format), ("nhwc", torch.channels_last)):
@@ -184,9 +182,7 @@ def run_case(
     chosen = {key: fastest_format(module, x, mode, device) for key, module in modules.items()}
     runs = {key: run for key, (_, run) in chosen.items()}
     expected = runs["dense"]().detach()
-    difference = max(
-        float((run().detach() - expected).abs().max() / expected.abs().max()) for run in runs.values()
-    )
+    difference = max(float((run().detach() - expected).abs().max() / expected.abs().max()) for run in runs.values())
     times = interleaved(runs, device, budget=settings.seconds)
     planned = modules["planned"]
     assert isinstance(planned, TensorizedConv)
@@ -251,9 +247,7 @@ def table(measured: Sequence[Mapping]) -> str:
         lines.append(f"{key:34}{len(group):>6}" + "".join(f"{m:>14.2f}x" for m in means) + f"{share:>8.1%}")
     lines.append(f"slower: below {SLOWER}x of the better of {' and '.join(TLTORCH)}:")
     slower = sorted(filter(_is_slower, measured), key=_against_tltorch)
-    lines += [
-        f"  {_against_tltorch(r):.2f}x  {r['case']}  rank {r['rank']}  path {r['path']}" for r in slower
-    ]
+    lines += [f"  {_against_tltorch(r):.2f}x  {r['case']}  rank {r['rank']}  path {r['path']}" for r in slower]
     return "\n".join(lines)
 
 
@@ -267,9 +261,7 @@ def _is_slower(result: Mapping) -> bool:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the cases asked for, write each as it ends, and print the table."""
-    parser = argparse.ArgumentParser(
-        prog="benchmarks.conv_einsum.factorized_convolutions", description=__doc__
-    )
+    parser = argparse.ArgumentParser(prog="benchmarks.conv_einsum.factorized_convolutions", description=__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--quick", action="store_true", help="three shapes, two budgets, shorter timings")
     parser.add_argument("--only", default="", help='words that a case must have, such as "cp training 3x3"')

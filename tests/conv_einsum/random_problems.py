@@ -82,16 +82,12 @@ def _draw(random: Random) -> Problem:
         carriers = sorted(random.sample(range(count), min(count, random.choices((2, 3, 4), (6, 3, 1))[0])))
         for number in carriers:
             terms[number].append(mode)
-            shapes[number].append(
-                random.randint(1, 7) if number == carriers[0] else random.choice((1, 2, 2, 3, 3, 4))
-            )
+            shapes[number].append(random.randint(1, 7) if number == carriers[0] else random.choice((1, 2, 2, 3, 3, 4)))
     for number in range(count):
         order = random.sample(range(len(terms[number])), len(terms[number]))
         terms[number] = [terms[number][i] for i in order]
         shapes[number] = [shapes[number][i] for i in order]
-    output = convolved + [
-        mode for mode in ordinary if random.random() < 0.6 and any(mode in t for t in terms)
-    ]
+    output = convolved + [mode for mode in ordinary if random.random() < 0.6 and any(mode in t for t in terms)]
     random.shuffle(output)
     written = ["".join(term) for term in terms]
     out = "".join(output)

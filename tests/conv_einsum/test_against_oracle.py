@@ -86,9 +86,7 @@ def test_the_measured_path(problem):
     options = {"padding": "same"}
     expected = reference(problem.equation, problem.shapes, options)
     for _ in range(2):  # the second call remembers the first one's winner
-        assert_agrees(
-            conv_einsum(problem.equation, *expected.operands, optimize="measure", **options), expected
-        )
+        assert_agrees(conv_einsum(problem.equation, *expected.operands, optimize="measure", **options), expected)
 
 
 @pytest.mark.parametrize("problem", SMALL_NETWORKS, ids=by_name)
@@ -135,9 +133,7 @@ def test_the_path_that_was_reported(problem):
     path, info = conv_einsum_path(problem.equation, *expected.operands, **options)
     assert_agrees(conv_einsum(problem.equation, *expected.operands, optimize=path, **options), expected)
     from_shapes, _ = conv_einsum_path(problem.equation, *problem.shapes, shapes=True, train=True, **options)
-    assert_agrees(
-        conv_einsum(problem.equation, *expected.operands, optimize=from_shapes, **options), expected
-    )
+    assert_agrees(conv_einsum(problem.equation, *expected.operands, optimize=from_shapes, **options), expected)
     assert info.largest_intermediate >= expected.value.numel()
 
 
@@ -185,9 +181,7 @@ def test_channels_last_and_other_strides(problem):
         for operand in expected.operands
     ]
     assert_agrees(conv_einsum(problem.equation, *by_layout, **options), expected)
-    reversed_strides = [
-        operand.permute(*range(operand.dim())[::-1]).contiguous() for operand in expected.operands
-    ]
+    reversed_strides = [operand.permute(*range(operand.dim())[::-1]).contiguous() for operand in expected.operands]
     reversed_strides = [operand.permute(*range(operand.dim())[::-1]) for operand in reversed_strides]
     assert_agrees(conv_einsum(problem.equation, *reversed_strides, **options), expected)
 
@@ -261,9 +255,7 @@ def test_operands_that_are_the_same_tensor():
 @pytest.mark.parametrize("problem", [p for p in CASES if "..." not in p.equation], ids=by_name)
 def test_an_empty_mode_is_refused_or_right(problem):
     """PyTorch takes an empty batch; the specification refuses an empty result. Garbage is neither."""
-    empty = next(
-        (mode for mode in problem.equation if mode.isalpha() and mode not in problem.convolved), None
-    )
+    empty = next((mode for mode in problem.equation if mode.isalpha() and mode not in problem.convolved), None)
     if empty is None:
         pytest.skip("every mode is convolved")
     terms = problem.equation.partition("->")[0].split(",")
@@ -277,9 +269,7 @@ def test_an_empty_mode_is_refused_or_right(problem):
     except ConvEinsumError as error:
         assert "size 0" in str(error)
         return
-    torch.testing.assert_close(
-        value, torch.zeros(output_shape(problem.equation, shapes), dtype=torch.float64)
-    )
+    torch.testing.assert_close(value, torch.zeros(output_shape(problem.equation, shapes), dtype=torch.float64))
 
 
 @pytest.mark.parametrize("problem", SMALL_NETWORKS, ids=by_name)

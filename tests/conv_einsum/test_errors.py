@@ -218,9 +218,7 @@ class TestOptions:
         mentions(message, name)
         return message
 
-    @pytest.mark.parametrize(
-        "value", [0, -1, 1.5, "2", "same", None, True, (2,), (1, 1), [2], float("nan"), 2.0]
-    )
+    @pytest.mark.parametrize("value", [0, -1, 1.5, "2", "same", None, True, (2,), (1, 1), [2], float("nan"), 2.0])
     @pytest.mark.parametrize("name", ["stride", "dilation"])
     def test_of_which_each_must_be_a_positive_integer(self, name, value):
         for option in (value, {"h": value}):

@@ -79,9 +79,10 @@ def test_two_steps() -> None:
     ]
     # One operand is the feature on h, the other on w.
     assert operations("h,w,hw->hw|hw", (5,), (4,), (3, 2), optimize=[(0, 1), (0, 1)]) == ["multiply", "conv2d"]
-    assert operations("ah,aw,bh,bw->hw|hw", (2, 5), (2, 4), (3, 2), (3, 3), optimize=[(0, 3), (0, 1), (0, 1)])[
-        1:
-    ] == ["multiply", "unfold + mm"]
+    assert operations("ah,aw,bh,bw->hw|hw", (2, 5), (2, 4), (3, 2), (3, 3), optimize=[(0, 3), (0, 1), (0, 1)])[1:] == [
+        "multiply",
+        "unfold + mm",
+    ]
 
 
 def macs_that_pytorch_counts(info: PathInfo) -> int:

@@ -212,9 +212,7 @@ def test_many_operands(name: str) -> None:
     for length in range(1, 12):
         for i in range(12 - length):
             j = i + length
-            best[i, j] = min(
-                best[i, k] + best[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j)
-            )
+            best[i, j] = min(best[i, k] + best[k + 1, j] + sizes[i] * sizes[k + 1] * sizes[j + 1] for k in range(i, j))
     assert best[0, 11] <= info.opt_cost <= 2 * best[0, 11]
     if name in ("auto-hq", "dp"):
         assert info.opt_cost == best[0, 11]

@@ -120,9 +120,7 @@ def test_the_order_of_dimensions_is_free(problem, data):
 def test_names_of_modes_do_not_matter(problem):
     renamed = problem.equation.swapcase()
     options = {
-        name: {mode.swapcase(): value for mode, value in option.items()}
-        if isinstance(option, dict)
-        else option
+        name: {mode.swapcase(): value for mode, value in option.items()} if isinstance(option, dict) else option
         for name, option in problem.options.items()
     }
     operands = problem.operands()
@@ -169,14 +167,10 @@ def test_circular_convolutions_commute_with_rolling(problem, shift):
     mode = problem.convolved[0]
     number = next(i for i, term in enumerate(problem.terms) if mode in term)
     rolled = list(operands)
-    dimension = problem.terms[number].replace("...", "").index(mode) - len(
-        problem.terms[number].replace("...", "")
-    )
+    dimension = problem.terms[number].replace("...", "").index(mode) - len(problem.terms[number].replace("...", ""))
     rolled[number] = operands[number].roll(shift, dimension)
     output = problem.output.replace("...", "")
-    expected = conv_einsum(problem.equation, *operands, **options).roll(
-        shift, output.index(mode) - len(output)
-    )
+    expected = conv_einsum(problem.equation, *operands, **options).roll(shift, output.index(mode) - len(output))
     close(conv_einsum(problem.equation, *rolled, **options), expected)
 
 

@@ -98,8 +98,7 @@ def _shapes(text: str) -> list[list[int]]:
     """Return shapes from text; a scalar is written ``()``."""
     if not text.strip():
         raise ValueError(
-            "sizes is empty: give one shape per operand, such as --sizes 8,32,64,64 16,32,3,3 "
-            "for 'bihw,oihw->bohw|hw'"
+            "sizes is empty: give one shape per operand, such as --sizes 8,32,64,64 16,32,3,3 for 'bihw,oihw->bohw|hw'"
         )
     return [
         [_int("sizes", size) for size in word.replace("x", ",").split(",")] if word != "()" else []

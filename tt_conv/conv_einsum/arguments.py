@@ -1,6 +1,7 @@
 """Checks and normal forms of what the public functions take beside the equation and its options."""
 
 from collections.abc import Collection, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -29,18 +30,14 @@ def requiring_gradients(operands: Sequence[Tensor]) -> int:
     return sum([1 << i for i, operand in enumerate(operands) if operand.requires_grad])
 
 
-def named_gradients(
-    equation: str, train: bool | Collection[int] | None, constants: Collection[int], count: int
-) -> int:
+def named_gradients(equation: str, train: bool | Collection[int] | None, constants: Collection[int], count: int) -> int:
     """Return the operands that ``train`` names, as a bit mask."""
     fixed = mask(equation, "constants", constants, count)
     if train is True:
         return ((1 << count) - 1) & ~fixed
     gradients = mask(equation, "train", train or (), count)
     if gradients & fixed:
-        raise ConvEinsumError(
-            f"train={train!r} names an operand that is among constants={constants!r}", equation
-        )
+        raise ConvEinsumError(f"train={train!r} names an operand that is among constants={constants!r}", equation)
     return gradients
 
 
@@ -60,9 +57,7 @@ def mask(equation: str, name: str, positions: Collection[int], count: int) -> in
         raise ConvEinsumError(f"{name} must be a collection of operand numbers, got {positions!r}", equation)
     for position in positions:
         if not is_int(position) or not 0 <= position < count:
-            raise ConvEinsumError(
-                f"{name} names operand {position!r}; the operands are 0 to {count - 1}", equation
-            )
+            raise ConvEinsumError(f"{name} names operand {position!r}; the operands are 0 to {count - 1}", equation)
     return sum({1 << int(position) for position in positions})
 
 
@@ -74,7 +69,7 @@ def tensor_shapes(equation: str, operands: Sequence[Any]) -> tuple[Shape, ...]:
                 f"operand {i} must be a torch.Tensor, got {type(operand).__name__}; shapes need shapes=True",
                 equation,
             )
-    return tuple([operand.shape for operand in operands])
+    return tuple(tuple(map(index, operand.shape)) for operand in operands)
 
 
 def checked_tensor_shapes(equation: str, operands: Sequence[Any]) -> tuple[Shape, ...]:
@@ -89,15 +84,11 @@ def given_shapes(equation: str, shapes: Sequence[Any]) -> tuple[Shape, ...]:
     for i, shape in enumerate(shapes):
         if isinstance(shape, str) or not isinstance(shape, Sequence) or not all(map(is_int, shape)):
             what = "a tensor; name it in constants" if isinstance(shape, Tensor) else repr(shape)
-            raise ConvEinsumError(
-                f"operand {i} must be given by its shape, a sequence of ints; got {what}", equation
-            )
+            raise ConvEinsumError(f"operand {i} must be given by its shape, a sequence of ints; got {what}", equation)
     return tuple(tuple(map(int, shape)) for shape in shapes)
 
 
-def constant_tensors(
-    equation: str, given: Sequence[Any], constants: Collection[int], train: bool
-) -> dict[int, Tensor]:
+def constant_tensors(equation: str, given: Sequence[Any], constants: Collection[int], train: bool) -> dict[int, Tensor]:
     """Return the operands that are given as tensors, cut off from the graph."""
     mask(equation, "constants", constants, len(given))
     fixed = {}

@@ -68,9 +68,7 @@ class CostModel:
         self._pads_by_hand = any(mode.circular or len(set(mode.padding)) > 1 for mode in self._convolved)
         bits = {mode: 1 << i for i, mode in enumerate(network.sizes)}
         self._bit_sizes = tuple(network.sizes.values())
-        self._masks = [
-            sum(bits[mode] for mode in operand.modes if mode in bits) for operand in network.operands
-        ]
+        self._masks = [sum(bits[mode] for mode in operand.modes if mode in bits) for operand in network.operands]
         self._output = sum(bits[mode] for mode in network.output if mode in bits)
         self._products: dict[int, int] = {0: 1}
         self._unions: dict[int, int] = {0: 0}
@@ -129,11 +127,7 @@ class CostModel:
         if feature & (operand | kernel):
             return bool(feature & operand)
         for other in self._convolved:
-            if (
-                other.carriers & operand
-                and other.carriers & kernel
-                and (operand | kernel) >> other.feature & 1
-            ):
+            if other.carriers & operand and other.carriers & kernel and (operand | kernel) >> other.feature & 1:
                 return bool(operand >> other.feature & 1)
         return (self.elements(operand), operand) > (self.elements(kernel), kernel)
 
@@ -143,11 +137,7 @@ class CostModel:
         subset = left | right
         gradients = usage.gradients
         passes = 1 + bool(left & gradients) + bool(right & gradients)
-        if (
-            not subset & ~usage.constants
-            and not subset & gradients
-            and self.elements(subset) <= FOLDED_ELEMENTS
-        ):
+        if not subset & ~usage.constants and not subset & gradients and self.elements(subset) <= FOLDED_ELEMENTS:
             return passes
         if not subset & ~usage.weights:
             return passes * FOREVER

@@ -63,9 +63,7 @@ class ConvolvedMode:
 
     def reach(self, subset: int) -> int:
         """Return the sum of k - 1 over the kernels in a bit mask of operands."""
-        return sum(
-            size - 1 for i, size in enumerate(self.sizes) if size and i != self.feature and subset >> i & 1
-        )
+        return sum(size - 1 for i, size in enumerate(self.sizes) if size and i != self.feature and subset >> i & 1)
 
     def size(self, subset: int) -> int:
         """Return the size in the intermediate made of a bit mask of operands, 0 if it lacks the mode."""
@@ -133,9 +131,7 @@ def convolved_mode(equation: Equation, mode: str, sizes: tuple[int, ...], option
     elif isinstance(padding, tuple):
         left, right = padding
     else:
-        left, right = {"valid": (0, 0), "full": (reach, reach), "same": (reach // 2, reach - reach // 2)}[
-            padding
-        ]
+        left, right = {"valid": (0, 0), "full": (reach, reach), "same": (reach // 2, reach - reach // 2)}[padding]
     _check_output(equation, mode, sizes, feature, reach + 1, (left, right))
     circular = options.padding_mode == "circular"
     return ConvolvedMode(mode, sizes, feature, stride, dilation, (left, right), circular)

@@ -203,8 +203,7 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
     roles = Roles.of(feature, kernel, model.network.kept(subset), shared)
     batch, spatial = _spatial_groups(feature, roles, shared, model.network.convolved)
     axes = [
-        Axis.of(shared[group[0]], feature.subset, kernel.subset) if group[0] in shared else Axis()
-        for group in spatial
+        Axis.of(shared[group[0]], feature.subset, kernel.subset) if group[0] in shared else Axis() for group in spatial
     ]
     channels = (*roles.batch, *roles.right)
     modes = (*batch, *channels, *_flat(spatial))
@@ -216,9 +215,7 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
         name=_convolution_name(feature, kernel, roles, axes),
         feature=_view(feature, [batch, (*roles.batch, *roles.contracted), *spatial]),
         kernel=view,
-        pad=_pad(
-            [axis.padding if axis.by_hand else (0, 0) for axis in axes], any(axis.circular for axis in axes)
-        ),
+        pad=_pad([axis.padding if axis.by_hand else (0, 0) for axis in axes], any(axis.circular for axis in axes)),
         flip=tuple(2 + i for i, axis in enumerate(axes) if axis.flip),
         stride=tuple(axis.stride for axis in axes),
         padding=tuple(0 if axis.by_hand else axis.padding[0] for axis in axes),
@@ -345,9 +342,7 @@ def _unfold(tensor: Laid, over: dict[str, Axis], by: dict[str, Axis]) -> tuple[U
     sides = [over[mode].padding if mode in over else (0, 0) for mode in tensor.modes]
     wraps = [mode in over and over[mode].circular for mode in tensor.modes]
     pads = (
-        _pad(
-            [pair if wrap is circular else (0, 0) for pair, wrap in zip(sides, wraps, strict=True)], circular
-        )
+        _pad([pair if wrap is circular else (0, 0) for pair, wrap in zip(sides, wraps, strict=True)], circular)
         for circular in (False, True)
     )
     operation = Unfold(
@@ -361,9 +356,7 @@ def _unfold(tensor: Laid, over: dict[str, Axis], by: dict[str, Axis]) -> tuple[U
     sizes = {f"{mode}'" if mode in by else mode: size for mode, size in tensor.sizes.items()}
     for mode, axis in over.items():
         left, right = axis.padding
-        sizes[mode] = (
-            tensor.sizes[mode] + left + right - 1 - axis.dilation * (axis.kernel - 1)
-        ) // axis.stride + 1
+        sizes[mode] = (tensor.sizes[mode] + left + right - 1 - axis.dilation * (axis.kernel - 1)) // axis.stride + 1
         sizes[f"{mode}'"] = axis.kernel
     return operation, Laid(tensor.subset, sizes)
 

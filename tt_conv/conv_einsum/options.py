@@ -37,9 +37,7 @@ class Options:
 DEFAULTS = Options()
 
 
-def checked_options(
-    text: str, stride: object, padding: object, dilation: object, padding_mode: object
-) -> Options:
+def checked_options(text: str, stride: object, padding: object, dilation: object, padding_mode: object) -> Options:
     """Return the options in their hashable form.
 
     Raises
@@ -74,9 +72,7 @@ def check_modes(equation: Equation, options: Options) -> None:
         if isinstance(value, tuple):
             for mode, _ in value:
                 if mode not in equation.convolved:
-                    raise ConvEinsumError(
-                        f"{name} names the mode {mode!r}, which is not convolved", equation.text
-                    )
+                    raise ConvEinsumError(f"{name} names the mode {mode!r}, which is not convolved", equation.text)
         elif not equation.convolved and value not in (getattr(DEFAULTS, name), "valid"):
             raise ConvEinsumError(f"{name} is {value!r}, but the equation convolves no mode", equation.text)
     if options.padding_mode != DEFAULTS.padding_mode and not equation.convolved:

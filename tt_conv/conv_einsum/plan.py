@@ -81,9 +81,7 @@ def limit_in_elements(model: CostModel, memory_limit: int | str | None) -> int |
     if memory_limit is None or (is_int(memory_limit) and memory_limit == -1):
         return None
     if isinstance(memory_limit, str) and memory_limit == "max_input":
-        return max(
-            model.elements(everything), *(model.elements(1 << i) for i in range(everything.bit_length()))
-        )
+        return max(model.elements(everything), *(model.elements(1 << i) for i in range(everything.bit_length())))
     if not is_int(memory_limit) or cast(int, memory_limit) < 1:
         raise ConvEinsumError(
             "memory_limit must be a number of elements of at least 1, 'max_input', or -1 or None for no "
@@ -113,8 +111,7 @@ def checked_path(text: str, path: object) -> tuple[tuple[int, ...], ...]:
     entries = path if isinstance(path, Collection) and not isinstance(path, str) else [path]
     if not all(isinstance(entry, Collection) and all(map(is_int, entry)) for entry in entries):
         raise ConvEinsumError(
-            "optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or a bool; "
-            f"got {path!r}",
+            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or a bool; got {path!r}",
             text,
         )
     return tuple(tuple(map(int, cast(Collection, entry))) for entry in entries)
@@ -126,11 +123,7 @@ def steps_of_path(model: CostModel, path: Collection[Sequence[int]], limit: int 
     current = [1 << i for i in range(len(model.network.operands))]
     steps: list[tuple[int, int]] = []
     for entry in path:
-        if (
-            not entry
-            or len(set(entry)) != len(entry)
-            or not all(0 <= place < len(current) for place in entry)
-        ):
+        if not entry or len(set(entry)) != len(entry) or not all(0 <= place < len(current) for place in entry):
             raise ConvEinsumError(
                 f"the path {path!r} combines {tuple(entry)} where {len(current)} operands are left: expected "
                 f"distinct positions from 0 to {len(current) - 1}",
@@ -199,9 +192,7 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
             geometry = network.convolved.get(mode)
             label = mode if geometry is None or geometry.feature == i else f"{mode}{i}"
             if geometry is not None:
-                sizes[label] = (
-                    max(geometry.sizes[i], geometry.output_size) if label == mode else geometry.sizes[i]
-                )
+                sizes[label] = max(geometry.sizes[i], geometry.output_size) if label == mode else geometry.sizes[i]
             labels.add(label)
         inputs.append(frozenset(labels))
     path = optimizer(inputs, frozenset(network.output), sizes, limit)
@@ -211,7 +202,6 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
 def _over_the_limit(model: CostModel, limit: int) -> ConvEinsumError:
     size = model.elements(model.network.everything)
     return ConvEinsumError(
-        f"no path was found whose results all keep within memory_limit={limit} elements "
-        f"(the output alone has {size})",
+        f"no path was found whose results all keep within memory_limit={limit} elements (the output alone has {size})",
         model.network.equation.text,
     )

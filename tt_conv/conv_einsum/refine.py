@@ -36,9 +36,7 @@ def _rearrange(model: CostModel, tree: Tree, limit: int | None) -> Tree:
         return tree
     pieces: dict[int, Tree] = {subset_of(part): part for part in tree}
     while len(pieces) < PIECES:
-        opened = max(
-            (s for s, part in pieces.items() if not isinstance(part, int)), key=model.elements, default=0
-        )
+        opened = max((s for s, part in pieces.items() if not isinstance(part, int)), key=model.elements, default=0)
         if not opened:
             break
         part = pieces.pop(opened)
