@@ -1,6 +1,7 @@
 """Checks and normal forms of what the public functions take beside the equation and its options."""
 
 from collections.abc import Collection, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -68,7 +69,7 @@ def tensor_shapes(equation: str, operands: Sequence[Any]) -> tuple[Shape, ...]:
                 f"operand {i} must be a torch.Tensor, got {type(operand).__name__}; shapes need shapes=True",
                 equation,
             )
-    return tuple([operand.shape for operand in operands])
+    return tuple(tuple(map(index, operand.shape)) for operand in operands)
 
 
 def checked_tensor_shapes(equation: str, operands: Sequence[Any]) -> tuple[Shape, ...]:

@@ -1,6 +1,8 @@
 """Compiled equations: calling one runs prepared PyTorch operations and nothing else."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from operator import attrgetter
 from typing import Any
 
 import torch
@@ -12,9 +14,10 @@ from tt_conv.conv_einsum.errors import ConvEinsumError
 from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.operations import Drop
 from tt_conv.conv_einsum.plan import Path
-from tt_conv.conv_einsum.tensors import SUPPORTED, check_tensors
+from tt_conv.conv_einsum.tensors import check_tensors
 
-_STRIDED = torch.strided
+LOOKS = attrgetter("shape", "dtype", "device", "layout")
+"""What an operand is checked for, read in one go."""
 
 _STATE = ("program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_like")
 
@@ -42,8 +45,12 @@ class ConvEinsumExpression:
         self._order = program.order
         self._shapes = program.shapes
         self._like: tuple[torch.dtype, torch.device] | None = None  # of the operands that are fixed
+        self._latest_looks: list | None = None
         if constants:
             self._fix(constants, FOLDED_ELEMENTS)
+            # What could not be folded must not follow later changes either.
+            given = {id(value) for value in constants.values()}
+            self._slots = [slot.clone() if id(slot) in given else slot for slot in self._slots]
 
     @property
     def equation(self) -> str:
@@ -88,6 +95,10 @@ class ConvEinsumExpression:
             For a wrong number of operands, other shapes, mixed dtypes or devices; before any work.
         """
         self._check(operands)
+        return self.evaluate(operands)
+
+    def evaluate(self, operands: Sequence[Tensor]) -> Tensor:
+        """Evaluate the expression for operands that were checked."""
         slots: list[Any] = [*operands]
         if self._like is not None:
             slots = self._slots.copy()
@@ -134,6 +145,7 @@ class ConvEinsumExpression:
         """
         bound = object.__new__(ConvEinsumExpression)
         bound.__dict__.update({name: self.__dict__[name] for name in _STATE})
+        bound._latest_looks = None
         bound._fix(operands, None)
         return bound
 
@@ -164,29 +176,26 @@ class ConvEinsumExpression:
         self._instructions = tuple(later)
 
     def _check(self, operands: Sequence[Tensor]) -> None:
-        """Refuse operands that do not fit; the common case is one pass of comparisons."""
+        """Refuse operands that do not fit; those that look like the latest ones need one comparison."""
+        looks: list | None = None
+        if not torch.compiler.is_compiling():
+            with suppress(AttributeError):
+                looks = [*map(LOOKS, operands)]
+                if looks == self._latest_looks:
+                    return
+        self._check_each(operands)
+        if looks and len({dtype for _, dtype, *_ in looks}) == 1:  # autocast may be off the next time
+            self._latest_looks = looks
+
+    def _check_each(self, operands: Sequence[Tensor]) -> None:
+        """Refuse operands that do not fit."""
         if len(operands) != len(self._shapes):
             raise ConvEinsumError(
                 f"expected {len(self._shapes)} operands, of shapes {list(self._shapes)}, got {len(operands)}",
                 self.equation,
             )
-        dtype, device = self._like or (
-            getattr(operands[0], "dtype", None),
-            getattr(operands[0], "device", None),
-        )
-        fits = dtype in SUPPORTED
-        for operand, shape in zip(operands, self._shapes, strict=True):
-            if (
-                not isinstance(operand, Tensor)
-                or operand.shape != shape
-                or operand.dtype is not dtype
-                or operand.device != device
-                or operand.layout is not _STRIDED
-            ):
-                fits = False
-        if not fits:
-            given = dict(zip(self._open, zip(operands, self._shapes, strict=True), strict=True))
-            check_tensors(self.equation, given, self._like)
+        given = dict(zip(self._open, zip(operands, self._shapes, strict=True), strict=True))
+        check_tensors(self.equation, given, self._like)
 
 
 def run(slots: list[Any], drops: Iterable[tuple[int, Drop]], instructions: Iterable[Instruction]) -> None:

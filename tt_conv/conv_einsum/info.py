@@ -104,6 +104,8 @@ class PathInfo:
             del totals["With gradients"]
         width = max(map(len, totals))
         yield from (f"{name:>{width}}:  {value}" for name, value in totals.items())
+        if not self.steps:
+            return
         rows = [
             ("step", "operands", "operation", "MACs", "bytes", "elements", "runs per"),
             *(self._row(step) for step in self.steps),

@@ -8,7 +8,14 @@ import torch
 from torch import Tensor
 
 from tt_conv.conv_einsum import arguments
-from tt_conv.conv_einsum.cache import TRACED, MemoryLimit, compiled, network_of, planned_program, traced
+from tt_conv.conv_einsum.cache import (
+    TRACED,
+    MemoryLimit,
+    call_memory,
+    network_of,
+    planned_program,
+    traced,
+)
 from tt_conv.conv_einsum.cost import Usage
 from tt_conv.conv_einsum.expression import ConvEinsumExpression
 from tt_conv.conv_einsum.info import PathInfo
@@ -93,19 +100,25 @@ def conv_einsum(
     Rabbani, Su, Liu, Chan, Sun, Huang, "conv_einsum: A Framework for Representation and Fast Evaluation of
     Multilinear Operations in Convolutional Tensorial Neural Networks", arXiv:2401.03384.
     """
+    settings = (stride, padding, dilation, padding_mode, optimize, memory_limit)
     if torch.compiler.is_compiling():
         static = [[index(size) for size in operand.shape] for operand in operands]
         gradients = [operand.requires_grad for operand in operands]
-        settings = (stride, padding, dilation, padding_mode, optimize, memory_limit)
         return getattr(TRACED, traced(equation, static, gradients, *settings))(*operands)
+    key = call_memory.key(equation, operands, settings)
+    known = call_memory.get(key)
+    if known is not None:
+        return known.evaluate(operands)
     options = checked_options(equation, stride, padding, dilation, padding_mode)
-    shapes = arguments.tensor_shapes(equation, operands)
+    shapes = arguments.checked_tensor_shapes(equation, operands)
+    network = network_of(equation, shapes, options)
     usage = Usage(arguments.requiring_gradients(operands))
     if isinstance(optimize, str) and optimize == "measure":
-        network = network_of(equation, shapes, options)
         return measured_expression(network, usage, memory_limit, operands)(*operands)
-    key = arguments.hashable(equation, optimize)
-    return compiled(equation, shapes, options, usage, key, memory_limit)(*operands)
+    path = arguments.hashable(equation, optimize)
+    expression = ConvEinsumExpression(planned_program(network, usage, path, memory_limit))
+    call_memory.remember(key, expression)
+    return expression.evaluate(operands)
 
 
 def conv_einsum_path(

@@ -16,7 +16,7 @@ from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.network import Network
 from tt_conv.conv_einsum.plan import Path, Steps, left_to_right, limit_in_elements, plan
 from tt_conv.conv_einsum.search import cheapest, cheapest_few, steps_of
-from tt_conv.conv_einsum.tensors import check_tensors
+from tt_conv.conv_einsum.tensors import autocast_dtype, check_tensors
 
 CANDIDATES = 8
 """Paths that are timed at most."""
@@ -128,7 +128,7 @@ def measured_expression(
         network.options,
         usage,
         memory_limit,
-        torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type),
+        autocast_dtype(device),
         torch.get_num_threads(),
         tuple(tensor_key(tensor) for tensor in (*operands, *constants.values())),
     )
@@ -223,6 +223,10 @@ class MeasuredExpression(ConvEinsumExpression):
         self._constants = dict(constants)
         self._measured: dict[tuple, ConvEinsumExpression] = {}
         self._latest: ConvEinsumExpression | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave measurements out: another process, or machine, makes its own."""
+        return self.__dict__ | {"_measured": {}, "_latest": None}
 
     @property
     def path(self) -> Path:

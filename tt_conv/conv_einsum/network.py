@@ -35,7 +35,7 @@ class Operand:
     summed: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """An equation whose sizes are known: what planning and lowering work on.
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.amp import is_autocast_available
 
 from tt_conv.conv_einsum.errors import ConvEinsumError
 
@@ -62,7 +63,7 @@ def check_tensors(
             raise ConvEinsumError(
                 f"operand {i} is on {operand.device} and {other} on {device}; move them together", equation
             )
-        if operand.dtype != dtype and not _mixed_by_autocast(device, operand.dtype, dtype):
+        if operand.dtype != dtype and not ({operand.dtype, dtype} <= MIXED_BY_AUTOCAST and autocast_dtype(device)):
             raise ConvEinsumError(
                 f"operand {i} has dtype {operand.dtype} and {other} {dtype}; convert them to one dtype "
                 "(outside autocast nothing is converted)",
@@ -70,6 +71,8 @@ def check_tensors(
             )
 
 
-def _mixed_by_autocast(device: torch.device, *dtypes: torch.dtype) -> bool:
-    """Say whether autocast is on and brings dtypes together."""
-    return torch.is_autocast_enabled(device.type) and set(dtypes) <= MIXED_BY_AUTOCAST
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the type to which autocast converts on a device; None if it is off, or unknown there."""
+    if not is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numbers
 import operator
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -77,16 +76,16 @@ def level_kernel_sizes(kernel_size: object, order: int, dim: int) -> tuple[Size,
     -------
     tuple of tuple of int
     """
-    if isinstance(kernel_size, Sequence) and not isinstance(kernel_size, str):
-        if any(isinstance(size, Sequence) for size in kernel_size):
-            if len(kernel_size) != order:
-                raise ValueError(f"kernel_size needs one entry for each of the {order} levels, got {kernel_size!r}")
-            return tuple(_one_size(size, dim) for size in kernel_size)
-    return (_one_size(kernel_size, dim),) * order
+    sizes = list(kernel_size) if isinstance(kernel_size, (tuple, list)) else []
+    if not any(isinstance(size, (tuple, list)) for size in sizes):
+        return (_one_size(kernel_size, dim),) * order
+    if len(sizes) != order:
+        raise ValueError(f"kernel_size needs one entry for each of the {order} levels, got {kernel_size!r}")
+    return tuple(_one_size(size, dim) for size in sizes)
 
 
 def _one_size(size: object, dim: int) -> Size:
-    axes = tuple(size) if isinstance(size, Sequence) else (size,) * dim
+    axes = tuple(size) if isinstance(size, (tuple, list)) else (size,) * dim
     sizes = tuple(_integer(k, size) for k in axes)
     if len(axes) != dim:
         raise ValueError(f"kernel_size needs one entry for each of the {dim} spatial axes of W, got {size!r}")
