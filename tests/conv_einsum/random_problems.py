@@ -91,13 +91,9 @@ def _draw(random: Random, must_convolve: bool, ellipsis: bool) -> Problem:
         carriers = sorted(random.sample(range(count), min(count, _weighted(random, {2: 6, 3: 3, 4: 1}))))
         for number in carriers:
             terms[number].append(mode)
-<<<<<<< HEAD
             feature, kernel = random.randint(1, 7), random.choice((1, 2, 2, 3, 3, 4))
             size = feature if number == carriers[0] else kernel
             shapes[number].append(1 if ones and random.random() < 0.6 else size)
-=======
-            shapes[number].append(random.randint(1, 7) if number == carriers[0] else random.choice((1, 2, 2, 3, 3, 4)))
->>>>>>> einsum
     for number in range(count):
         order = random.sample(range(len(terms[number])), len(terms[number]))
         terms[number] = [terms[number][i] for i in order]
