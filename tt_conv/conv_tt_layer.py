@@ -8,7 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv._arguments import (
+    check_dtype,
     check_shape,
+    check_state,
     kernel_size_per_level,
     one_of,
     positive_int,
@@ -180,6 +182,7 @@ class ConvTT(nn.Module):
             ``[batch, time, out_channels, *spatial]``; output t sees frames t - steps + 1 .. t.
         """
         check_shape(sequence, "sequence", _SEQUENCE, self.in_channels, self.dim, channel_axis=2)
+        check_dtype(sequence, "sequence", self.cores[0])
         batch, time, channels, *spatial = sequence.shape
         past = sequence.new_zeros(batch, self.steps - 1, channels, *spatial)
         padded = torch.cat([past, sequence], dim=1)
@@ -200,6 +203,7 @@ class ConvTT(nn.Module):
             ``[batch, out_channels, *spatial]``.
         """
         check_shape(window, "window", _SEQUENCE, self.in_channels, self.dim, channel_axis=2)
+        check_dtype(window, "window", self.cores[0])
         if window.shape[1] != self.steps:
             raise ValueError(
                 f"window must hold steps={self.steps} frames, got {window.shape[1]} in shape {tuple(window.shape)}"
@@ -224,13 +228,10 @@ class ConvTT(nn.Module):
             The last ``steps - 1`` frames.
         """
         check_shape(frame, "frame", _FRAME, self.in_channels, self.dim, channel_axis=1)
+        check_dtype(frame, "frame", self.cores[0])
         if state is None:
             state = (torch.zeros_like(frame),) * (self.steps - 1)
-        if len(state) != self.steps - 1 or any(past.shape != frame.shape for past in state):
-            raise ValueError(
-                f"state must be {self.steps - 1} frames of shape {tuple(frame.shape)}, "
-                f"got {[tuple(past.shape) for past in state]}"
-            )
+        check_state(state, self.steps - 1, tuple(frame.shape), frame, "the frames before this one")
         frames = (*state, frame)
         return self._evaluate(frames), frames[1:]
 

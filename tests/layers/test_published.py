@@ -52,6 +52,20 @@ def test_a_network_of_another_architecture_is_refused() -> None:
         load_published_state_dict(model, {"layers.b0l0.conv.weight": torch.zeros(16, 5, 3, 3)})
 
 
+@pytest.mark.parametrize("bad", [None, "weights.pt", [1], {1: torch.zeros(1)}])
+def test_what_is_no_state_dict_is_refused(bad: object) -> None:
+    with pytest.raises(TypeError, match="state_dict must"):
+        load_published_state_dict(make(), bad)
+
+
+def test_values_that_are_no_tensors_are_refused_before_anything_is_loaded() -> None:
+    cell = make()
+    before = [parameter.clone() for parameter in cell.parameters()]
+    with pytest.raises(TypeError, match="'layers_\\.1\\.bias': ndarray"):
+        load_published_state_dict(cell, weights() | {"layers_.1.bias": weights()["layers_.1.bias"].numpy()})
+    assert all(torch.equal(a, b) for a, b in zip(before, cell.parameters(), strict=True))
+
+
 def test_a_foreign_module_is_refused() -> None:
     with pytest.raises(TypeError, match="got Conv2d"):
         load_published_state_dict(torch.nn.Conv2d(1, 1, 1), {})
