@@ -49,7 +49,7 @@ class CallMemory:
         """
         try:
             looks = tuple(map(_LOOKS, operands))
-            key = (equation, settings, tuple(map(type, settings)), torch.is_grad_enabled(), looks)
+            key: tuple = (equation, settings, tuple(map(type, settings)), torch.is_grad_enabled(), looks)
             try:
                 hash(key)
             except TypeError:

@@ -226,7 +226,7 @@ class MeasuredExpression(ConvEinsumExpression):
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave measurements out: another process, or machine, makes its own."""
-        return self.__dict__ | {"_measured": {}, "_latest": None}
+        return super().__getstate__() | {"_measured": {}, "_latest": None}
 
     @property
     def path(self) -> Path:
