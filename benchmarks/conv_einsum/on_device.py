@@ -1,15 +1,19 @@
 """conv-einsum on a device against the literal evaluation of its formula: values, gradients, layouts, types."""
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tests.conv_einsum.cases import CONVOLUTIONS, NETWORKS, PRODUCTS, Case, Reference, reference
-from tests.oracle.conv_einsum_validity import judge
 from tt_conv import ConvEinsumError, conv_einsum, conv_einsum_expression
 
-OPTIONS = [
+# What the tests hold conv-einsum against; imported by name, since tests are not type-checked.
+_cases = import_module("tests.conv_einsum.cases")
+_judge = import_module("tests.oracle.conv_einsum_validity").judge
+
+OPTIONS: list[dict[str, Any]] = [
     {},
     {"padding": "full", "stride": 2, "dilation": 2},
     {"padding": "same", "padding_mode": "circular"},
@@ -21,15 +25,15 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 5e-3, torch.float16: 2e-2, to
 
 def cases(device: torch.device) -> Iterator[dict]:
     """Yield one result per equation: the largest relative difference for each way of evaluating it."""
-    for problem in (*PRODUCTS, *CONVOLUTIONS, *NETWORKS):
+    for problem in _cases.CASES:
         worst: dict[str, float] = {}
         ok = True
         for options in OPTIONS if problem.convolved else [{}]:
-            if judge(problem.equation, problem.shapes, **options).refused:  # they leave the output empty
+            if _judge(problem.equation, problem.shapes, **options).refused:  # they leave the output empty
                 continue
-            expected = reference(problem.equation, problem.shapes, options)
+            expected = _cases.reference(problem.equation, problem.shapes, options)
             for name, dtype, value in _ways(problem, options, expected, device):
-                difference = _difference(value, expected, dtype)
+                difference = _difference(value, expected)
                 worst[name] = max(worst.get(name, 0.0), difference)
                 ok = ok and difference <= TOLERANCES[dtype]
         yield {"case": problem.name, "largest relative difference": worst, "ok": ok}
@@ -38,7 +42,7 @@ def cases(device: torch.device) -> Iterator[dict]:
 
 
 def _ways(
-    problem: Case, options: dict, expected: Reference, device: torch.device
+    problem: Any, options: dict[str, Any], expected: Any, device: torch.device
 ) -> Iterator[tuple[str, torch.dtype, tuple[Tensor, ...]]]:
     """Yield a name, the type, and the value with its gradients, for every way of evaluating a problem."""
 
@@ -48,7 +52,7 @@ def _ways(
         gradients = torch.autograd.grad(value, operands, expected.weight.to(device, value.dtype))
         return name, dtype, (value, *gradients)
 
-    def call(*operands: Tensor, **more: object) -> Tensor:
+    def call(*operands: Tensor, **more: Any) -> Tensor:
         return conv_einsum(problem.equation, *operands, **options, **more)
 
     for dtype in TOLERANCES:
@@ -68,7 +72,7 @@ def _on(x: Tensor, device: torch.device, dtype: torch.dtype, channels_last: bool
     return x.detach().to(device, dtype).contiguous(memory_format=layout).requires_grad_()
 
 
-def _difference(values: tuple[Tensor, ...], expected: Reference, dtype: torch.dtype) -> float:
+def _difference(values: tuple[Tensor, ...], expected: Any) -> float:
     pairs = zip(values, (expected.value, *expected.gradients), strict=True)
     return max(
         ((value.detach().cpu().double() - wanted).abs().max() / wanted.abs().max().clamp_min(1e-3)).item()
@@ -90,8 +94,8 @@ def _refusals(device: torch.device) -> Iterator[dict]:
 
 def _compiled(device: torch.device) -> Iterator[dict]:
     """Yield whether a compiled call computes the same."""
-    problem = NETWORKS[0]
-    expected = reference(problem.equation, problem.shapes, {"padding": "same"})
+    problem = _cases.NETWORKS[0]
+    expected = _cases.reference(problem.equation, problem.shapes, {"padding": "same"})
     operands = [x.detach().to(device) for x in expected.operands]
     layer = torch.compile(
         lambda *x: conv_einsum(problem.equation, *x, padding="same"), fullgraph=True, backend="aot_eager"

@@ -21,7 +21,7 @@ EXPRESSION_MICROSECONDS = 10.0
 CONV_EINSUM_MICROSECONDS = 30.0
 
 # Six operands each: ordinary ones, and the most expensive kinds to plan.
-PLANNED = {
+PLANNED: dict[str, tuple[str, list[tuple[int, ...]], dict]] = {
     "matrix chain": ("ab,bc,cd,de,ef,fg->ag", [(9, 9)] * 6, {}),
     "tucker": (
         "bihw,rstq,ir,os,ht,wq->bohw|hw",
@@ -118,7 +118,7 @@ def _calls(name: str, device: torch.device, train: bool) -> dict:
     operands = [torch.randn(shape, device=device, requires_grad=train) for shape in shapes]
     expression = conv_einsum_expression(equation, *shapes, optimize=path, train=train, **options)
     torch.testing.assert_close(expression(*operands), by_hand(*operands), rtol=1e-3, atol=1e-3)
-    contenders = {
+    contenders: dict[str, Callable[[], object]] = {
         "by hand": lambda: by_hand(*operands),
         "expression": lambda: expression(*operands),
         "conv_einsum": lambda: conv_einsum(equation, *operands, optimize=path, **options),

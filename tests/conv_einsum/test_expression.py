@@ -135,7 +135,7 @@ def test_binding_twice() -> None:
         bound.bind({9: factors[0]})
     with pytest.raises(ConvEinsumError, match=r"operand 3 has shape \(4, 2\)"):
         bound.bind({3: factors[0]})
-    with pytest.raises(ConvEinsumError, match="the constants torch.float64"):
+    with pytest.raises(ConvEinsumError, match=r"the constants torch\.float64"):
         bound(x.float(), factors[2].float())
 
 
