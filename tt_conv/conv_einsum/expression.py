@@ -47,10 +47,13 @@ class ConvEinsumExpression:
         self._instructions = program.instructions
         self._write()
         if constants:
-            self._fix(constants, FOLDED_ELEMENTS)
-            # What could not be folded must not follow later changes either.
-            given = {id(value) for value in constants.values()}
-            self._fixed = {i: x.clone() if id(x) in given else x for i, x in self._fixed.items()}
+            device = next(iter(constants.values())).device.type
+            # What is kept must serve calls outside inference mode and outside autocast as well.
+            with torch.inference_mode(False), torch.no_grad(), torch.autocast(device, enabled=False):
+                self._fix({i: x.clone() if x.is_inference() else x for i, x in constants.items()}, FOLDED_ELEMENTS)
+                # What could not be folded must not follow later changes either.
+                given = {id(value) for value in constants.values()}
+                self._fixed = {i: x.clone() if id(x) in given else x for i, x in self._fixed.items()}
             self._values = tuple(self._fixed.values())
 
     @property
@@ -165,7 +168,8 @@ class ConvEinsumExpression:
             [*self._open, *self._fixed],
             self._drops,
             self._instructions,
-            last if order is None else f"permute({last}, {order})",
+            # What constants alone give is kept for the next call; the caller gets a copy.
+            (last if order is None else f"permute({last}, {order})") + ("" if self._open else ".clone()"),
         )
         self._function = function_of(self.source)
         self._looks = None

@@ -1,6 +1,7 @@
 """Steps -> the source of a Python function that runs them, and the function."""
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 from tt_conv.conv_einsum.compile import Instruction
@@ -40,6 +41,7 @@ def source_of(
     return "\n".join([*lines, f"    return {result}\n"])
 
 
+@lru_cache(maxsize=4096)
 def function_of(source: str) -> Callable[..., Any]:
     """Return the function of a source from :func:`source_of`."""
     names = dict(NAMES)

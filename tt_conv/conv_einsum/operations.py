@@ -155,6 +155,8 @@ class Convolution:
             kernel = f"compact({kernel}, {right})"
         if self.clone:
             feature = f"fresh({feature}, {right})"
+        if self.groups > 1:
+            feature = f"canonical({feature})"
         settings = f"{self.stride}, {self.padding}, {self.dilation}, {self.groups}"
         return reshaped(f"conv{len(self.stride)}d({feature}, {kernel}, None, {settings})", self.shape)
 
@@ -166,6 +168,27 @@ def compact(x: Tensor, kernel: Tensor) -> Tensor:
     could be called channels_last: "grad_weight must be contiguous" (torch 2.13).
     """
     return x.contiguous() if kernel.requires_grad else x
+
+
+def canonical(x: Tensor) -> Tensor:
+    """Give dimensions of size 1 the strides that they have in PyTorch's memory formats.
+
+    Any stride is allowed there, but with a feature of odd ones PyTorch's grouped convolutions on the CPU give a wrong
+    gradient of the kernel, silently (torch 2.13).
+    """
+    if 1 not in x.shape:
+        return x
+    for memory_format in _MEMORY_FORMATS.get(x.ndim, (torch.contiguous_format,)):
+        if x.is_contiguous(memory_format=memory_format):
+            strides = torch.empty(x.shape, device="meta").to(memory_format=memory_format).stride()
+            return x if strides == x.stride() else x.as_strided(x.shape, strides)
+    return x
+
+
+_MEMORY_FORMATS = {
+    4: (torch.contiguous_format, torch.channels_last),
+    5: (torch.contiguous_format, torch.channels_last_3d),
+}
 
 
 def fresh(x: Tensor, kernel: Tensor) -> Tensor:
@@ -240,6 +263,7 @@ NAMES: dict[str, Any] = {
     "wrap": wrap,
     "compact": compact,
     "fresh": fresh,
+    "canonical": canonical,
     "mm": torch.mm,
     "bmm": torch.bmm,
     "conv1d": F.conv1d,

@@ -195,7 +195,13 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
                 sizes[label] = max(geometry.sizes[i], geometry.output_size) if label == mode else geometry.sizes[i]
             labels.add(label)
         inputs.append(frozenset(labels))
-    path = optimizer(inputs, frozenset(network.output), sizes, limit)
+    try:
+        path = optimizer(inputs, frozenset(network.output), sizes, limit)
+    except RuntimeError:
+        # It found no path within the limit, by sizes that are not quite ours.
+        if limit is None or len(network.operands) > EXACT_UP_TO["auto"]:
+            raise _over_the_limit(model, cast(int, limit)) from None
+        return _combine_exactly(model, [1 << i for i in range(len(network.operands))], limit)
     return steps_of_path(model, checked_path(network.equation.text, path), limit)
 
 
