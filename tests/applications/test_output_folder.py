@@ -38,6 +38,36 @@ def test_an_error_leaves_no_empty_folder(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_an_error_leaves_an_empty_folder_that_was_there_before(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), OutputFolder(tmp_path):
+        raise RuntimeError
+    assert tmp_path.is_dir()
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("existed", [True, False])
+def test_a_folder_that_cannot_be_written_to_is_refused_on_entry(
+    existed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    out = tmp_path / "out"
+    if existed:
+        out.mkdir()
+    monkeypatch.setattr(Path, "write_text", refuses)
+    expected = r"cannot write to the output folder '.*out' \(Permission denied\): choose another"
+    with pytest.raises(PermissionError, match=expected), OutputFolder(out):
+        pytest.fail("entered")
+    assert out.exists() is existed
+    assert not [*out.glob("*")]
+
+
+def test_no_name_is_refused() -> None:
+    with pytest.raises(ValueError, match="out is empty"):
+        OutputFolder("")
+
+
 def write_one_and_a_half(folder: OutputFolder) -> None:
     with folder.new_file("first") as file:
         file.write_text("whole")

@@ -37,6 +37,17 @@ def test_the_animation_shows_the_given_frames_then_the_predictions(tmp_path: Pat
             np.testing.assert_array_equal(model, expected if time < 3 else np.full((8, 12), 255))
 
 
+def test_the_edges_of_the_animation_tell_given_from_predicted(tmp_path: Path) -> None:
+    draw_animation(tmp_path / "a.gif", examples(), given=3, scale=2)
+    with Image.open(tmp_path / "a.gif") as gif:
+        for time in range(5):
+            gif.seek(time)
+            pixels = np.asarray(gif.convert("RGB")).astype(int)
+            expected = (0x8A, 0x8A, 0x8A) if time < 3 else (0x00, 0x72, 0xB2)
+            for left in (8, 28):  # the truth, and the model
+                np.testing.assert_allclose(pixels[30, left - 1], expected, atol=12)
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_strips_of_gray_and_coloured_frames(tmp_path: Path, channels: int) -> None:
     draw_strips(tmp_path / "s.png", examples(channels), given=3, title="title")

@@ -17,8 +17,12 @@ class OutputFolder:
 
     Raises
     ------
+    ValueError
+        If the path is empty.
     FileExistsError
         On entry, if the folder holds something already, or a file has its name.
+    OSError
+        On entry, if the folder cannot be made or written to.
 
     Examples
     --------
@@ -31,7 +35,10 @@ class OutputFolder:
     """
 
     def __init__(self, path: Path | str) -> None:
+        if path == "":
+            raise ValueError("out is empty: give the name of a folder")
         self.path = Path(path)
+        self._is_new = False
 
     @classmethod
     def with_free_name(cls, path: Path | str) -> "OutputFolder":
@@ -44,15 +51,34 @@ class OutputFolder:
         remedy = "choose another folder with --out, or move this one away"
         if self.path.exists() and not self.path.is_dir():
             raise FileExistsError(f"{str(self.path)!r} is a file, expected a folder to write to: {remedy}")
-        self.path.mkdir(parents=True, exist_ok=True)
-        if any(self.path.iterdir()):
-            raise FileExistsError(f"the output folder {str(self.path)!r} exists and is not empty: {remedy}")
+        self._is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise FileExistsError(f"the output folder {str(self.path)!r} exists and is not empty: {remedy}")
+            self._probe()
+        except FileExistsError:
+            raise
+        except OSError as error:
+            self._remove_if_new_and_empty()
+            reason = error.strerror or str(error)
+            raise type(error)(f"cannot write to the output folder {str(self.path)!r} ({reason}): {remedy}") from error
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and not any(self.path.iterdir()):
+        if kind is not None:
+            self._remove_if_new_and_empty()
+
+    def _probe(self) -> None:
+        """Write a file, because neither permissions nor free space tell for certain whether that works."""
+        with self.new_file("probe") as file:
+            file.write_text("probe")
+        (self.path / "probe").unlink()
+
+    def _remove_if_new_and_empty(self) -> None:
+        if self._is_new and self.path.is_dir() and not any(self.path.iterdir()):
             self.path.rmdir()
 
     @contextmanager

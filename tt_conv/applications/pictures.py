@@ -174,7 +174,7 @@ def _sheet(examples: Sequence[Clip], given: int, time: int, scale: int) -> Image
         whole = next(iter(example.values()))
         for column, clip in enumerate(example.values()):
             shown = whole if time < given else clip
-            edge = GIVEN if shown is whole else PREDICTED
+            edge = GIVEN if time < given else PREDICTED
             x, y = PANEL_GAP + column * right, MARGIN + row * down
             panel = Image.fromarray(_pixels(shown[time - len(whole)])).resize((width, height), Image.Resampling.NEAREST)
             sheet.paste(panel, (x, y))

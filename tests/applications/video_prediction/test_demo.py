@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from tt_conv.applications.video_prediction import demo
 from tt_conv.applications.video_prediction.demo import DemoSettings, build_models, run_demo
 from tt_conv.applications.video_prediction.task import FramePrediction
 
@@ -27,7 +28,7 @@ TINY = DemoSettings(
     batch_size=2,
     test_sequences=6,
 )
-FILES = {"table.json", "curves.png", "strips.png", "animation.gif"}
+FILES = {"models.pt", "table.json", "curves.png", "strips.png", "animation.gif"}
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -146,6 +147,25 @@ def test_ctrl_c_leaves_what_was_learned_so_far(
     assert {path.name for path in (tmp_path / "out").iterdir()} == FILES
     assert results(tmp_path / "out")["training"] == {"steps_done": 5, "interrupted": True}
     assert "Stopped after 5 of 8 steps" in capsys.readouterr().out
+
+
+def test_ctrl_c_after_the_training_leaves_the_models(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(demo, "evaluate", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_demo(TINY, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["models.pt"]
+    assert capsys.readouterr().out.endswith(f"{tmp_path / 'out'} holds models.pt\n")
+    kept = torch.load(tmp_path / "out" / "models.pt", weights_only=True)
+    assert (kept["steps_done"], kept["settings"]["seed"]) == (3, 0)
+    for name, model in build_models(TINY).items():
+        start = model.state_dict()["output.weight"].clone()
+        model.load_state_dict(kept["models"][name])
+        assert not torch.equal(model.state_dict()["output.weight"], start)
 
 
 def test_an_error_before_the_first_file_leaves_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,3 +1,4 @@
+import json
 import math
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 
 from tt_conv.applications.video_prediction import FrameMetrics
 from tt_conv.applications.video_prediction.metrics import centre_of_mass, mass
+from tt_conv.applications.video_prediction.report import finite
 
 
 def frames(seed: int, batch: int = 3) -> torch.Tensor:
@@ -63,6 +65,22 @@ def test_a_black_prediction_has_no_centre() -> None:
     values = computed((torch.zeros(1, 1, 1, 16, 16), torch.ones(1, 1, 1, 16, 16)))
     assert values["centre_distance"] == [math.inf]
     assert values["mass_error"] == [1.0]
+
+
+@pytest.mark.parametrize("ink", [0.0, 0.5])
+def test_a_black_truth_makes_the_masses_incomparable(ink: float) -> None:
+    values = computed((torch.full((1, 1, 1, 16, 16), ink), torch.zeros(1, 1, 1, 16, 16)))
+    for name in ("mass_ratio", "mass_error", "centre_distance"):
+        assert values[name] == [math.inf]
+        assert json.dumps(finite(values[name]), allow_nan=False) == "[null]"
+
+
+def test_predictions_that_are_not_numbers() -> None:
+    predicted = frames(0)
+    predicted[0, 0] = math.nan
+    values = computed((predicted, frames(1)))
+    for name in ("mse", "psnr", "ssim", "mass_ratio", "mass_error", "centre_distance"):
+        assert [math.isnan(value) for value in values[name]] == [True, False], name
 
 
 def test_mass_and_centre_of_colour_frames() -> None:

@@ -154,3 +154,26 @@ def test_an_index_beyond_the_end(index: int) -> None:
 def test_bad_arguments(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MovingMNIST(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"frames": 2.5}, "frames must be an int, got 2.5"),
+        ({"digits": 1.5}, "digits must be an int, got 1.5"),
+        ({"size": "64"}, "size must be an int, got '64'"),
+        ({"size": None}, "size must be an int, got None"),
+        ({"size": (64, 64.0)}, "size must be an int, got 64.0"),
+        ({"speed": "fast"}, "speed must be a number from 0 to 1, got 'fast'"),
+        ({"length": "3"}, "length must be an int, got '3'"),
+        ({"seed": None}, "seed must be an int, got None"),
+    ],
+)
+def test_arguments_of_another_type(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        MovingMNIST(**options)
+
+
+def test_a_slice_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"one at a time, by their number, got slice\(0, 2, None\)"):
+        MovingMNIST(length=3)[0:2]  # type: ignore[index]

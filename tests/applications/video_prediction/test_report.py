@@ -35,6 +35,11 @@ def test_all_three_figures_must_hold_at_the_third_frame(model: Row, passed: bool
     assert ("yes" if passed else "no") in learned_table(learned).split()
 
 
+def test_the_judged_figures_are_not_rounded_to_their_limits() -> None:
+    table = learned_table(judge([*BASELINES, row("near", 0.02008, mass_error=0.304, centre=3.04)]))
+    assert table.splitlines()[-1].split() == ["near", "0.502", "30.4%", "3.04", "px", "no"]
+
+
 def test_with_fewer_frames_the_last_one_counts() -> None:
     rows = [Row(r.name, {k: v[:1] for k, v in r.metrics.items()}, r.parameters) for r in [*BASELINES, row("m", 1)]]
     assert judge(rows)["m"].frame == 1

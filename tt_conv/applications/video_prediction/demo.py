@@ -71,6 +71,8 @@ def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
 
     Raises
     ------
+    KeyboardInterrupt
+        At Ctrl-C after the training; ``models.pt`` and what else was complete by then stay in the folder.
     FileExistsError
         If the folder exists and is not empty.
     ValueError
@@ -88,10 +90,12 @@ def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
             print(
                 f"\nStopped after {outcome.steps_done} of {settings.steps} steps; evaluating what was learned so far."
             )
-        rows = _evaluate(models, test_set, settings)
-        _report(folder, rows, outcome, settings)
-        _draw(folder, models, rows, test_set, settings)
-    print(f"\ntable.json, curves.png, strips.png, animation.gif are in {folder.path}")
+        _save(folder, models, outcome, settings)
+        with _says_what_is_left(folder):
+            rows = _evaluate(models, test_set, settings)
+            _report(folder, rows, outcome, settings)
+            _draw(folder, models, rows, test_set, outcome, settings)
+    print(f"\nmodels.pt, table.json, curves.png, strips.png, animation.gif are in {folder.path}")
     return not outcome.interrupted
 
 
@@ -180,6 +184,27 @@ def _train(models: Mapping[str, FramePredictor], train_set: MovingMNIST, setting
     return fit(SideBySide(tasks), _batches(train_set, settings.batch_size))
 
 
+def _save(folder: OutputFolder, models: Mapping[str, FramePredictor], outcome: Outcome, settings: DemoSettings) -> None:
+    """Keep what was learned before anything that can be interrupted."""
+    contents = {
+        "models": {name: model.state_dict() for name, model in models.items()},
+        "steps_done": outcome.steps_done,
+        "settings": asdict(settings),
+    }
+    with folder.new_file("models.pt") as file:
+        torch.save(contents, file)
+
+
+@contextmanager
+def _says_what_is_left(folder: OutputFolder) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        names = sorted(path.name for path in folder.path.iterdir())
+        print(f"\nStopped before all results were there: {folder.path} holds {', '.join(names)}", flush=True)
+        raise
+
+
 def _evaluate(models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
     print(f"\nEvaluating on {len(test_set)} sequences of digits that were never seen ...", flush=True)
     for model in models.values():
@@ -219,9 +244,10 @@ def _draw(
     models: Mapping[str, FramePredictor],
     rows: list[Row],
     test_set: MovingMNIST,
+    outcome: Outcome,
     settings: DemoSettings,
 ) -> None:
-    title = f"Moving-MNIST, {settings.given} frames given, {settings.future} predicted"
+    title = f"Moving-MNIST, {settings.given} frames given, {settings.future} predicted\n{_training(outcome, settings)}"
     with folder.new_file("curves.png") as file:
         panels = {label: {row.name: row.metrics[metric] for row in rows} for metric, label in PANELS.items()}
         draw_curves(file, panels, list(BASELINES), x_label="predicted frame", title=title)
@@ -230,6 +256,13 @@ def _draw(
         draw_strips(file, examples, settings.given, title)
     with folder.new_file("animation.gif") as file:
         draw_animation(file, examples, settings.given)
+
+
+def _training(outcome: Outcome, settings: DemoSettings) -> str:
+    steps = f"{settings.steps} steps"
+    return f"seed {settings.seed}, " + (
+        f"stopped after {outcome.steps_done} of {steps}" if outcome.interrupted else steps
+    )
 
 
 @torch.inference_mode()

@@ -16,7 +16,8 @@ class FrameMetrics:
     ``ssim`` (Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03) is the mean over the sequences.
     ``mass_ratio`` is the predicted over the true sum of pixels, ``mass_error`` how far that ratio is from 1,
     and ``centre_distance`` how far apart the two centres of mass are, in pixels: each the mean over the
-    sequences. A prediction without any mass has no centre; its distance is infinite.
+    sequences. A prediction without any mass has no centre; its distance is infinite. Where the truth has no
+    mass all three are infinite. Predictions that are not numbers (NaN) have metrics that are none.
 
     Parameters
     ----------
@@ -57,14 +58,15 @@ class FrameMetrics:
             for frame, metric in enumerate(metrics):
                 metric.update(predicted[:, frame].contiguous(), truth[:, frame].contiguous())
         ratio = mass(predicted) / mass(truth)
-        self._ink["mass_ratio"].append(ratio)
-        self._ink["mass_error"].append((ratio - 1).abs())
-        self._ink["centre_distance"].append((centre_of_mass(predicted) - centre_of_mass(truth)).norm(dim=-1))
+        distance = (centre_of_mass(predicted) - centre_of_mass(truth)).norm(dim=-1)
+        for name, value in [("mass_ratio", ratio), ("mass_error", (ratio - 1).abs()), ("centre_distance", distance)]:
+            undefined = value.isnan() & ~mass(predicted).isnan()
+            self._ink[name].append(value.masked_fill(undefined, torch.inf))
 
     def compute(self) -> dict[str, list[float]]:
         """The value of every metric for each predicted frame, the first one first."""
         values = {name: [float(metric.compute()) for metric in metrics] for name, metrics in self._metrics.items()}
-        means = {name: torch.cat(parts).mean(dim=0).nan_to_num(nan=torch.inf) for name, parts in self._ink.items()}
+        means = {name: torch.cat(parts).mean(dim=0) for name, parts in self._ink.items()}
         return values | {name: mean.tolist() for name, mean in means.items()}
 
 

@@ -1,6 +1,7 @@
 """Moving-MNIST: digits that drift over a black frame and bounce off its walls, made on the fly."""
 
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import SupportsIndex, cast
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from tt_conv._arguments import positive_int
 from tt_conv.applications.video_prediction.mnist import SPLITS, Split, check_split, embedded_digits
 
 DIGIT_SIZE = 28
@@ -45,6 +47,8 @@ class MovingMNIST(Dataset[Tensor]):
 
     Raises
     ------
+    TypeError
+        If an argument is not of its type.
     ValueError
         If an argument is out of its range, or a digit does not fit into the frame.
 
@@ -75,20 +79,23 @@ class MovingMNIST(Dataset[Tensor]):
         digit_size: int = DIGIT_SIZE,
     ) -> None:
         check_split(split)
-        sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+        sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
         if len(sides) != 2:
             raise ValueError(f"size must be one number or (height, width), got {size}")
-        height, width = sides
-        for name, value in [("length", length), ("frames", frames), ("digits", digits), ("digit_size", digit_size)]:
-            if value < 1:
-                raise ValueError(f"{name} must be at least 1, got {value}")
+        height, width = (positive_int(side, "size") for side in sides)
+        length, frames = positive_int(length, "length"), positive_int(frames, "frames")
+        digits, digit_size = positive_int(digits, "digits"), positive_int(digit_size, "digit_size")
         if min(height, width) < digit_size:
             raise ValueError(
                 f"frames of {height} x {width} pixels cannot hold digits of {digit_size} x {digit_size}: "
                 "take a larger size or a smaller digit_size"
             )
+        if isinstance(speed, bool) or not isinstance(speed, Real):
+            raise TypeError(f"speed must be a number from 0 to 1, got {speed!r}")
         if not 0 <= speed <= 1:
             raise ValueError(f"speed is a fraction of the free range per frame, from 0 to 1, got {speed}")
+        if isinstance(seed, bool) or not isinstance(seed, Integral):
+            raise TypeError(f"seed must be an int, got {seed!r}")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}")
         self.split: Split = split
@@ -106,6 +113,8 @@ class MovingMNIST(Dataset[Tensor]):
 
     def __getitem__(self, index: SupportsIndex) -> Tensor:
         """Sequence number ``index``: [T, 1, H, W], float32 from 0 (black) to 1 (ink)."""
+        if not hasattr(index, "__index__"):
+            raise TypeError(f"sequences are taken one at a time, by their number, got {index!r}")
         number = index.__index__()
         if not 0 <= number < self.length:
             raise IndexError(f"sequence {number} of a data set of {self.length} sequences (0 to {self.length - 1})")

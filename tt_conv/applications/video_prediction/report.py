@@ -115,9 +115,9 @@ def learned_table(learned: Mapping[str, Learned]) -> str:
         [
             [
                 name,
-                f"{figures.mse_to_best_baseline:.2f}",
-                f"{figures.mass_error:.0%}",
-                f"{figures.centre_distance:.1f} px",
+                f"{figures.mse_to_best_baseline:.3f}",
+                f"{figures.mass_error:.1%}",
+                f"{figures.centre_distance:.2f} px",
                 "yes" if figures.passed else "no",
             ]
             for name, figures in learned.items()
