@@ -79,7 +79,7 @@ class MovingMNIST(Dataset[Tensor]):
         digit_size: int = DIGIT_SIZE,
     ) -> None:
         check_split(split)
-        sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
+        sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
         if len(sides) != 2:
             raise ValueError(f"size must be one number or (height, width), got {size}")
         height, width = (positive_int(side, "size") for side in sides)
