@@ -79,7 +79,7 @@ class MovingMNIST(Dataset[Tensor]):
         digit_size: int = DIGIT_SIZE,
     ) -> None:
         check_split(split)
-        sides = tuple(size) if isinstance(size, Sequence) and not isinstance(size, str) else (size, size)
+        sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
         if len(sides) != 2:
             raise ValueError(f"size must be one number or (height, width), got {size}")
         height, width = (positive_int(side, "size") for side in sides)
@@ -90,12 +90,10 @@ class MovingMNIST(Dataset[Tensor]):
                 f"frames of {height} x {width} pixels cannot hold digits of {digit_size} x {digit_size}: "
                 "take a larger size or a smaller digit_size"
             )
-        if isinstance(speed, bool) or not isinstance(speed, Real):
-            raise TypeError(f"speed must be a number from 0 to 1, got {speed!r}")
+        _check_type(speed, Real, "speed must be a number from 0 to 1")
         if not 0 <= speed <= 1:
             raise ValueError(f"speed is a fraction of the free range per frame, from 0 to 1, got {speed}")
-        if isinstance(seed, bool) or not isinstance(seed, Integral):
-            raise TypeError(f"seed must be an int, got {seed!r}")
+        _check_type(seed, Integral, "seed must be an int")
         if seed < 0:
             raise ValueError(f"seed must be 0 or more, got {seed}")
         self.split: Split = split
@@ -154,6 +152,11 @@ def bouncing_path(start: NDArray[np.float64], velocity: NDArray[np.float64], fra
         velocity[(position <= 0) | (position >= 1)] *= -1
         position.clip(0, 1, out=position)
     return path
+
+
+def _check_type(value: object, expected: type, rule: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, expected):
+        raise TypeError(f"{rule}, got {value!r}")
 
 
 def _draw(canvas: NDArray[np.float32], image: NDArray[np.float32], path: NDArray[np.float64]) -> None:
