@@ -10,10 +10,10 @@ from tt_conv._version import __version__
 _OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "jsonargparse", "docstring_parser"}
 
 
-def demo(out: str | None = None, steps: int = 1000, seed: int = 0) -> None:
+def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
     """Train ConvLSTM and ConvTT-LSTM on moving digits, side by side, and show what they learned.
 
-    Takes about two minutes on two cores. Ctrl-C stops the training and shows what was learned until then.
+    Takes one to two minutes on two cores. Ctrl-C stops the training and shows what was learned until then.
 
     Args:
         out: Folder for the table, curves, strips and animation; nothing in an existing one is overwritten.
