@@ -16,7 +16,10 @@ import torch
 
 PARTS = {
     "golden": "benchmarks.golden_on_device",
+    "conv_einsum": "benchmarks.conv_einsum.on_device",
+    "conv_einsum_overhead": "benchmarks.conv_einsum.overhead",
     "conv_tt_programs": "benchmarks.conv_tt.programs",
+    "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
 }
 
 

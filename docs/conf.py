@@ -1,6 +1,14 @@
 """Sphinx configuration."""
 
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from benchmarks.report import write_pages
 from tt_conv import __version__
+
+write_pages(Path(__file__).parent / "benchmarks")
 
 project = "tt-conv"
 author = "The tt-conv developers"

@@ -169,7 +169,7 @@ def test_windows_of_another_shape_are_refused(shape: tuple[int, ...], message: s
 def test_a_stream_state_of_another_shape_is_refused() -> None:
     layer = ConvTT(2, 3, 3)
     _, state = layer.stream(torch.zeros(1, 2, 4, 4))
-    with pytest.raises(ValueError, match="2 frames of shape \\(1, 2, 5, 4\\)"):
+    with pytest.raises(ValueError, match="state\\[0\\] must have shape \\(1, 2, 5, 4\\)"):
         layer.stream(torch.zeros(1, 2, 5, 4), state)
 
 

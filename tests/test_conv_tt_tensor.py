@@ -23,7 +23,7 @@ def random_factors(order, lags, kernel_sizes, rank, inputs=3, outputs=4, seed=0,
 
 
 def causal_output(kernel, frames):
-    """Apply a dense kernel [O, I, N, *K] to frames [I, N, *S], extended by zeros, with PyTorch's convolution."""
+    """Apply a dense kernel [O, I, N, *K] to frames [I, N, *S], extended by zeros, with PyTorch."""
     dim = kernel.ndim - 3
     convolve = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}[dim]
     padding = tuple(k // 2 for k in kernel.shape[3:])
@@ -72,7 +72,7 @@ def test_a_level_that_is_wider_than_the_oldest_sets_the_support():
 
 @pytest.mark.parametrize("window", ["sliding", "fixed"])
 def test_dense_kernel_acts_like_the_train_of_pytorch_convolutions(window):
-    """The recursion u, v, y on zero-extended frames, with PyTorch's own convolutions, is one dense convolution."""
+    """The recursion u, v, y on zero-extended frames, by PyTorch's convolutions, is one dense convolution."""
     projections, cores = random_factors(3, 2, [((3, 3), (3, 3))] * 3, (2, 3, 2))
     tensor = ConvTTTensor(projections, cores, window=window)
     steps = 4 if window == "sliding" else 2
@@ -82,9 +82,7 @@ def test_dense_kernel_acts_like_the_train_of_pytorch_convolutions(window):
     value = 0
     for level, (projection, core) in enumerate(zip(projections, cores, strict=True)):
         seen = wide[:, level : level + 2] if window == "sliding" else wide
-        update = sum(
-            torch.nn.functional.conv2d(seen[None, :, j], projection[:, :, j], padding=1) for j in range(2)
-        )
+        update = sum(torch.nn.functional.conv2d(seen[None, :, j], projection[:, :, j], padding=1) for j in range(2))
         value = torch.nn.functional.conv2d(value + update, core, padding=1)
     expected = value[..., margin:-margin, margin:-margin]
     torch.testing.assert_close(causal_output(tensor.to_tensor(), frames), expected)
@@ -177,19 +175,43 @@ def with_factor(kind, index, factor):
 @pytest.mark.parametrize(
     ("factors", "error", "message"),
     [
-        (([], []), ValueError, "M >= 1 cores, got 0 and 0"),
-        (([torch.zeros(2, 1, 1, 3)], []), ValueError, "got 1 and 0"),
-        (with_factor("core", 1, np.zeros((4, 3, 3))), TypeError, r"cores\[1\] must be a torch.Tensor, got ndarray"),
-        (with_factor("core", 0, torch.zeros(3, 2, 3, dtype=torch.int64)), TypeError, "floating-point, got torch.int64"),
+        (([], []), ValueError, "M >= 1 cores .* got 0 and 0"),
+        (([torch.zeros(2, 1, 1, 3)], []), ValueError, "got 0 and 1"),
+        (
+            with_factor("core", 1, np.zeros((4, 3, 3))),
+            TypeError,
+            r"cores\[1\] must be a torch.Tensor, got ndarray",
+        ),
+        (
+            with_factor("core", 0, torch.zeros(3, 2, 3, dtype=torch.int64)),
+            TypeError,
+            "floating-point, got torch.int64",
+        ),
         (with_factor("core", 1, torch.zeros(4, 3, 3)), TypeError, "share one dtype"),
         (with_factor("core", 0, torch.zeros(3, 2, 3, 3).double()), ValueError, "must have 5 axes"),
         (with_factor("core", 0, torch.zeros(3, 2).double()), ValueError, "1 to 3 kernel axes"),
         (with_factor("core", 1, torch.zeros(4, 3, 4).double()), ValueError, r"must be odd.*cores\[1\]"),
         (with_factor("core", 1, torch.zeros(0, 3, 3).double()), ValueError, "empty"),
-        (with_factor("core", 1, torch.zeros(4, 5, 3).double()), ValueError, r"cores\[0\] gives rank 3.*cores\[1\] takes rank 5"),
-        (with_factor("core", 0, torch.zeros(4, 2, 3).double()), ValueError, r"cores\[0\] gives rank 4.*cores\[1\] takes rank 3"),
-        (with_factor("projection", 1, torch.zeros(3, 2, 1, 3).double()), ValueError, "same number of channels"),
-        (with_factor("projection", 1, torch.zeros(3, 3, 2, 3).double()), ValueError, "same number of channels"),
+        (
+            with_factor("core", 1, torch.zeros(4, 5, 3).double()),
+            ValueError,
+            r"cores\[0\] gives rank 3.*cores\[1\] takes rank 5",
+        ),
+        (
+            with_factor("core", 0, torch.zeros(4, 2, 3).double()),
+            ValueError,
+            r"cores\[0\] gives rank 4.*cores\[1\] takes rank 3",
+        ),
+        (
+            with_factor("projection", 1, torch.zeros(3, 2, 1, 3).double()),
+            ValueError,
+            "same number of channels",
+        ),
+        (
+            with_factor("projection", 1, torch.zeros(3, 3, 2, 3).double()),
+            ValueError,
+            "same number of channels",
+        ),
     ],
 )
 def test_bad_factors_are_refused(factors, error, message):

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from tt_conv.conv_einsum import ConvEinsumError, conv_einsum, conv_einsum_expression, conv_einsum_path
     from tt_conv.conv_tt_layer import ConvTT
     from tt_conv.conv_tt_tensor import ConvTTTensor
+    from tt_conv.decomposition import conv_tt
     from tt_conv.tensorized_conv import TensorizedConv
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "TensorizedConv",
     "ConvTT",
     "ConvTTTensor",
+    "conv_tt",
     "__version__",
 ]
 
@@ -33,6 +35,7 @@ _DEFINED_IN = {
     "TensorizedConv": "tt_conv.tensorized_conv",
     "ConvTT": "tt_conv.conv_tt_layer",
     "ConvTTTensor": "tt_conv.conv_tt_tensor",
+    "conv_tt": "tt_conv.decomposition",
 }
 
 

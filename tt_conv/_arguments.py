@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from numbers import Integral
 
+import torch
 from torch import Tensor
 
 
@@ -17,7 +18,7 @@ def positive_int(value: object, name: str) -> int:
 
 def spatial_dim(value: object) -> int:
     """Return the number of spatial axes: 1, 2 or 3."""
-    if value not in (1, 2, 3) or isinstance(value, bool):
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) not in (1, 2, 3):  # type: ignore[unreachable]
         raise ValueError(f"dim must be 1, 2 or 3 spatial axes, got {value!r}")
     return int(value)
 
@@ -63,6 +64,34 @@ def one_of(value: object, name: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
+
+
+def check_dtype(value: Tensor, name: str, parameter: Tensor) -> None:
+    """Check that a tensor has the dtype and device of a module's parameters; autocast may mix dtypes."""
+    if value.device != parameter.device:
+        raise ValueError(f"{name} is on {value.device} and the parameters on {parameter.device}; move one of them")
+    if value.dtype == parameter.dtype or (
+        torch.is_autocast_enabled(value.device.type) and value.is_floating_point() and parameter.is_floating_point()
+    ):
+        return
+    hint = "scale it to floats first" if not value.is_floating_point() else f"use {name}.to(...) or module.to(...)"
+    raise ValueError(f"{name} has dtype {value.dtype} and the parameters {parameter.dtype}; {hint}")
+
+
+def check_state(state: object, count: int, shape: tuple[int, ...], like: Tensor, what: str) -> None:
+    """Check that a state is ``count`` floating tensors of one shape on the device of ``like``."""
+    if not isinstance(state, Sequence) or not all(isinstance(value, Tensor) for value in state):
+        given = [type(value).__name__ for value in state] if isinstance(state, Sequence) else type(state).__name__
+        raise TypeError(f"state must be {what}, {count} tensors in all, got {given}")
+    if len(state) != count:
+        raise ValueError(f"state must be {what}, {count} tensors in all, got {len(state)}")
+    for n, value in enumerate(state):
+        if value.shape != shape:
+            raise ValueError(f"state[{n}] must have shape {shape}, got {tuple(value.shape)}")
+        if value.device != like.device or not value.is_floating_point():
+            raise ValueError(f"state[{n}] must be floating-point on {like.device}, got {value.dtype} on {value.device}")
+        if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+            raise ValueError(f"state[{n}] must have the dtype of the input, {like.dtype}, got {value.dtype}")
 
 
 def check_shape(value: Tensor, name: str, layout: str, channels: int, dim: int, channel_axis: int) -> None:

@@ -92,14 +92,11 @@ def _cp(kind: Factorization, kernel: Tensor, rank: Rank) -> Factors:
         if all(factor.isfinite().all() for factor in factors):
             break
     else:
-        raise RuntimeError(
-            f"the CP decomposition of rank {rank[0]} of a kernel of shape {kind.form.shape} failed"
-        )
+        raise RuntimeError(f"the CP decomposition of rank {rank[0]} of a kernel of shape {kind.form.shape} failed")
     norms = torch.stack([factor.norm(dim=0) for factor in factors])
     shared = (scale * norms.prod(0)) ** (1 / len(factors))
     balanced = [
-        f * (shared / norm.clamp_min(torch.finfo(norm.dtype).tiny))
-        for f, norm in zip(factors, norms, strict=True)
+        f * (shared / norm.clamp_min(torch.finfo(norm.dtype).tiny)) for f, norm in zip(factors, norms, strict=True)
     ]
     names = [name for name in kind.terms if name != "weights"]
     return {"weights": kernel.new_ones(rank[0]), **dict(zip(names, balanced, strict=True))}
@@ -171,9 +168,7 @@ def _svd(kind: Factorization, kernel: Tensor, rank: Rank) -> Factors:
 
 
 _Solve = Callable[[Factorization, Tensor, Rank], Factors]
-_METHODS: dict[
-    str, tuple[_Solve, Callable[[Tensor, float], Rank] | None, Callable[[Tensor], Rank] | None]
-] = {
+_METHODS: dict[str, tuple[_Solve, Callable[[Tensor, float], Rank] | None, Callable[[Tensor], Rank] | None]] = {
     "cp": (_cp, None, None),
     "tucker": (_tucker, spectral.tucker_tolerance, spectral.tucker_vbmf),
     "tt": (_tt, spectral.tt_tolerance, spectral.tt_vbmf),

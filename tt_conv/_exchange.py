@@ -32,9 +32,7 @@ def read(weight: object) -> tuple[Factorization, Factors]:
     tensors = _tensors(weight, name)
     shape = _kernel_shape(tensors, name)
     if not 3 <= len(shape) <= 5:
-        raise ValueError(
-            f"a kernel has 2 channel modes and 1 to 3 spatial ones, got a tensor with {len(shape)} modes"
-        )
+        raise ValueError(f"a kernel has 2 channel modes and 1 to 3 spatial ones, got a tensor with {len(shape)} modes")
     kind = kernel_factorization(name, shape)
     if name == "tt":
         first, *middle, last = tensors
@@ -94,9 +92,7 @@ def write(kind: Factorization, factors: Factors) -> Any:
     take no gradient.
     """
     tltorch = tensorly_torch()
-    copies = {
-        name: nn.Parameter(factor.detach().clone(), factor.requires_grad) for name, factor in factors.items()
-    }
+    copies = {name: nn.Parameter(factor.detach().clone(), factor.requires_grad) for name, factor in factors.items()}
     if kind.form.name == "cp":
         weights, *rest = copies.values()
         return tltorch.CPTensor(weights, rest)

@@ -8,15 +8,18 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv._arguments import (
+    check_dtype,
     check_shape,
+    check_state,
     kernel_size_per_level,
     one_of,
     positive_int,
     rank_per_level,
     spatial_dim,
 )
-from tt_conv._folding import Expressions, can_fold
+from tt_conv._folding import Expressions
 from tt_conv.conv_tt_tensor import ConvTTTensor, check_window
+from tt_conv.decomposition import conv_tt
 from tt_conv.program import (
     ConvTTShape,
     DenseProgram,
@@ -179,6 +182,7 @@ class ConvTT(nn.Module):
             ``[batch, time, out_channels, *spatial]``; output t sees frames t - steps + 1 .. t.
         """
         check_shape(sequence, "sequence", _SEQUENCE, self.in_channels, self.dim, channel_axis=2)
+        check_dtype(sequence, "sequence", self.cores[0])
         batch, time, channels, *spatial = sequence.shape
         past = sequence.new_zeros(batch, self.steps - 1, channels, *spatial)
         padded = torch.cat([past, sequence], dim=1)
@@ -199,6 +203,7 @@ class ConvTT(nn.Module):
             ``[batch, out_channels, *spatial]``.
         """
         check_shape(window, "window", _SEQUENCE, self.in_channels, self.dim, channel_axis=2)
+        check_dtype(window, "window", self.cores[0])
         if window.shape[1] != self.steps:
             raise ValueError(
                 f"window must hold steps={self.steps} frames, got {window.shape[1]} in shape {tuple(window.shape)}"
@@ -223,13 +228,10 @@ class ConvTT(nn.Module):
             The last ``steps - 1`` frames.
         """
         check_shape(frame, "frame", _FRAME, self.in_channels, self.dim, channel_axis=1)
+        check_dtype(frame, "frame", self.cores[0])
         if state is None:
             state = (torch.zeros_like(frame),) * (self.steps - 1)
-        if len(state) != self.steps - 1 or any(past.shape != frame.shape for past in state):
-            raise ValueError(
-                f"state must be {self.steps - 1} frames of shape {tuple(frame.shape)}, "
-                f"got {[tuple(past.shape) for past in state]}"
-            )
+        check_state(state, self.steps - 1, tuple(frame.shape), frame, "the frames before this one")
         frames = (*state, frame)
         return self._evaluate(frames), frames[1:]
 
@@ -254,17 +256,20 @@ class ConvTT(nn.Module):
         if torch.compiler.is_compiling():
             return trace(self._sizes(frame.shape[0], frame.shape[2:]), learning, reuse, self.weights())
         shape = self._shape(frame.shape[0], frame.shape[2:])
-        if self.training or not can_fold(parameters):
-            self._folded.forget()
-            return self.bind(shape, Usage(train=learning, reuse=reuse))
-        usage = Usage(train=learning, frozen=True)
+        frozen = not (torch.is_grad_enabled() and any(value.requires_grad for value in parameters))
+        if frozen and not self.training:
+            usage = Usage(train=learning, frozen=True)
 
-        def fold() -> Evaluate:
-            # What is kept must serve calls outside inference mode and outside autocast as well.
-            with torch.inference_mode(False), torch.no_grad(), torch.autocast(frame.device.type, enabled=False):
-                return self.bind(shape, usage)
+            def fold() -> Evaluate:
+                # What is kept must serve calls outside inference mode and outside autocast as well.
+                with torch.inference_mode(False), torch.no_grad(), torch.autocast(frame.device.type, enabled=False):
+                    return self.bind(shape, usage)
 
-        return self._folded.folded(parameters, (shape, usage), fold)
+            folded = self._folded.folded(parameters, (shape, usage), fold)
+            if folded is not None:
+                return folded
+        self._folded.forget()
+        return self.bind(shape, Usage(train=learning, reuse=reuse))
 
     def windows(self, frames: Sequence[Tensor]) -> Frames:
         """Return the function by which a program asks for the window of a level."""
@@ -350,6 +355,56 @@ class ConvTT(nn.Module):
         dense kernel ...
         """
         print(explanation(self.programs(input_shape, train=train, frozen=frozen)))
+
+    @classmethod
+    def from_dense(
+        cls,
+        weight: Tensor,
+        rank: int | float | Sequence[int] | None = None,
+        *,
+        order: int,
+        kernel_size: int | tuple[int, ...] | tuple[tuple[int, ...], ...],
+        window: str = "sliding",
+        boundary: str = "zeros",
+        bias: Tensor | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a layer whose dense kernel approximates a given one.
+
+        Parameters
+        ----------
+        weight : Tensor
+            Dense kernel ``[out_channels, in_channels, steps, *K]``, oldest frame first.
+        rank, order, kernel_size, window
+            Of the layer; see :func:`tt_conv.conv_tt`, which finds projections and cores.
+        boundary : {"zeros", "circular", "stagewise"}
+            Only with the first two the layer computes the convolution with ``weight`` at the border, too.
+        bias : Tensor, optional
+            ``[out_channels]``; it is copied.
+        **options
+            Of :func:`tt_conv.conv_tt`, such as ``tol``.
+
+        Returns
+        -------
+        ConvTT
+            With the dtype and device of ``weight``.
+
+        Raises
+        ------
+        ValueError
+            If ``weight`` or ``bias`` does not fit, as :func:`tt_conv.conv_tt` says.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from tt_conv import ConvTT
+        >>> dense = ConvTT(2, 4, kernel_size=3, order=2, rank=2).to_tensor().detach()
+        >>> layer = ConvTT.from_dense(dense, rank=2, order=2, kernel_size=3)
+        >>> torch.allclose(layer.to_tensor(), dense, atol=1e-4)
+        True
+        """
+        tensor = conv_tt(weight, rank, order=order, kernel_size=kernel_size, window=check_window(window), **options)
+        return cls.from_conv_tt_tensor(tensor, boundary=boundary, bias=bias)
 
     @classmethod
     def from_conv_tt_tensor(cls, tensor: ConvTTTensor, *, boundary: str = "zeros", bias: Tensor | None = None) -> Self:

@@ -1,4 +1,4 @@
-"""The Conv-TT format of a causal convolution's kernel: projections, cores, and the dense kernel they stand for."""
+"""The Conv-TT format of a causal convolution's kernel: projections and cores, and what they stand for."""
 
 from __future__ import annotations
 
@@ -60,14 +60,15 @@ class ConvTTTensor:
         v_m = u_m + G_{m-1} * v_{m-1}
         y   = G_M * v_M
 
-    The kernel is what this makes of an impulse in each frame and input channel. Kernels are stored as PyTorch's
-    convolutions apply them (cross-correlation), so it has the layout of ``Conv2d.weight`` with the frames as
-    the first kernel axis.
+    The kernel is what this makes of an impulse in each frame and input channel. Kernels are stored as
+    PyTorch's convolutions apply them (cross-correlation), so it has the layout of ``Conv2d.weight`` with the
+    frames as the first kernel axis.
 
     Parameters
     ----------
     projections : sequence of Tensor
-        P_1 .. P_M, ``[R_m, I, L, *k]``, each on the frames of its window, oldest first. L = N - M + 1 with a sliding window and N
+        P_1 .. P_M, ``[R_m, I, L, *k]``, each on the frames of its window, oldest first. L = N - M + 1 with a
+        sliding window and N
         with a fixed one. Kernel sizes are odd and may differ between projections, cores and axes.
     cores : sequence of Tensor
         G_1 .. G_M, ``[R_{m+1}, R_m, *k]``; the last has O rows.
@@ -159,7 +160,9 @@ class ConvTTTensor:
     @property
     def shape(self) -> tuple[int, ...]:
         """``[O, I, N, *K]`` of the dense kernel."""
-        support = dense_support([tuple(p.shape[3:]) for p in self.projections], [tuple(g.shape[2:]) for g in self.cores])
+        support = dense_support(
+            [tuple(p.shape[3:]) for p in self.projections], [tuple(g.shape[2:]) for g in self.cores]
+        )
         return (self.cores[-1].shape[0], self.projections[0].shape[1], self.steps, *support)
 
     @property
@@ -220,7 +223,9 @@ class ConvTTTensor:
 
     def to(self, *args: Any, **kwargs: Any) -> ConvTTTensor:
         """The same train on another device or in another dtype; takes what `torch.Tensor.to` takes."""
-        return self._with([f.to(*args, **kwargs) for f in self.projections], [f.to(*args, **kwargs) for f in self.cores])
+        return self._with(
+            [f.to(*args, **kwargs) for f in self.projections], [f.to(*args, **kwargs) for f in self.cores]
+        )
 
     def detach(self) -> ConvTTTensor:
         """The same train, cut off from the graph that computed it."""
@@ -251,7 +256,9 @@ class ConvTTTensor:
         )
 
 
-def level_spans(projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]) -> list[tuple[int, ...]]:
+def level_spans(
+    projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]
+) -> list[tuple[int, ...]]:
     """Support, per spatial axis, of what each level adds to the dense kernel: G_M ... G_m P_m.
 
     Parameters
@@ -310,9 +317,7 @@ def _centred_sum(one: Tensor, other: Tensor) -> Tensor:
 
 def _check_kinds(projections: list[Tensor], cores: list[Tensor]) -> None:
     if not cores or len(projections) != len(cores):
-        raise ValueError(
-            f"a Conv-TT of order M has M projections and M >= 1 cores, got {len(projections)} and {len(cores)}"
-        )
+        raise ValueError(f"a Conv-TT has M >= 1 cores and as many projections, got {len(cores)} and {len(projections)}")
     for name, factors in (("projections", projections), ("cores", cores)):
         for n, factor in enumerate(factors):
             if not isinstance(factor, Tensor):
@@ -348,8 +353,8 @@ def _check_shapes(projections: list[Tensor], cores: list[Tensor]) -> None:
             )
         if core.shape[1] != projection.shape[0]:
             raise ValueError(
-                f"cores[{level}] takes rank {core.shape[1]} (its axis 1), but projections[{level}] gives rank "
-                f"{projection.shape[0]} (its axis 0)"
+                f"cores[{level}] takes rank {core.shape[1]} (its axis 1), but projections[{level}] gives "
+                f"rank {projection.shape[0]} (its axis 0)"
             )
         if level + 1 < len(cores) and core.shape[0] != cores[level + 1].shape[1]:
             raise ValueError(

@@ -275,9 +275,7 @@ def _within(form: Format, budget: float) -> Rank:
             f"shape {form.shape}, but {form.name} of rank 1 needs {smallest}; the smallest budget that fits "
             f"is {smallest / form.dense_parameters:.4g}"
         )
-    rank = form.uniform(
-        _largest_that(lambda r: form.parameters(form.uniform(r)) <= allowed, max(form.largest))
-    )
+    rank = form.uniform(_largest_that(lambda r: form.parameters(form.uniform(r)) <= allowed, max(form.largest)))
     for entry, r in enumerate(rank):
         raised = form.clip((*rank[:entry], r + 1, *rank[entry + 1 :]))
         rank = raised if form.parameters(raised) <= allowed else rank

@@ -13,8 +13,14 @@ from tt_conv._arguments import check_shape, one_of, positive_int, spatial_dim
 from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolution, plain_convolution
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
-from tt_conv._folding import Expressions, can_fold
-from tt_conv.conv_einsum import ConvEinsumExpression, PathInfo, conv_einsum_expression, conv_einsum_path
+from tt_conv._folding import Expressions
+from tt_conv.conv_einsum import (
+    ConvEinsumExpression,
+    PathInfo,
+    conv_einsum,
+    conv_einsum_expression,
+    conv_einsum_path,
+)
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
@@ -126,7 +132,7 @@ class TensorizedConv(nn.Module):
         self.factors = nn.ParameterDict()
         for name, shape in shapes.items():
             self.factors[name] = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
-        self.bias = nn.Parameter(torch.empty(out_channels, device=device, dtype=dtype)) if bias else None
+        self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
         self._expressions = Expressions()
         self.reset_parameters()
 
@@ -161,8 +167,11 @@ class TensorizedConv(nn.Module):
         return self._convolution.padding_mode
 
     def _weights(self) -> Factors:
-        """The factors in the order of the equation."""
-        return {name: self.factors[name] for name in self._kind.terms}
+        """The factors in their order; ``ParameterDict`` itself sorts and takes its time."""
+        parameters = self.factors._parameters
+        if len(parameters) < len(self._kind.terms):  # some are computed, by a parametrization
+            return {name: self.factors[name] for name in self._kind.terms}
+        return {name: parameters[name] for name in self._kind.terms}  # type: ignore[misc]
 
     @property
     def rank(self) -> int | tuple[int, ...]:
@@ -267,7 +276,8 @@ class TensorizedConv(nn.Module):
         ----------
         weight : CPTensor, TuckerTensor or TTTensor
             With the modes ``(out_channels, in_channels / groups, *kernel_size)``, but
-            ``(in_channels / groups, *kernel_size, out_channels)`` for a TTTensor, as TensorLy-Torch's own convolutions have them.
+            ``(in_channels / groups, *kernel_size, out_channels)`` for a TTTensor, as TensorLy-Torch's own
+            convolutions have them.
         bias : Tensor, optional
             ``[out_channels]``.
         stride, padding, dilation, groups, padding_mode, optimize
@@ -343,7 +353,8 @@ class TensorizedConv(nn.Module):
         """Return a copy of the kernel as a CPTensor, TuckerTensor or TTTensor of TensorLy-Torch.
 
         A channel SVD becomes a TuckerTensor, and a TTTensor has the modes
-        ``(in_channels / groups, *kernel_size, out_channels)``. Its own methods need TensorLy's backend to be "pytorch"; this leaves the
+        ``(in_channels / groups, *kernel_size, out_channels)``. Its own methods need TensorLy's backend to be
+        "pytorch"; this leaves the
         backend as it is.
         """
         return _exchange.write(self._kind, self._weights())
@@ -384,27 +395,27 @@ class TensorizedConv(nn.Module):
     def _evaluate(self, x: Tensor) -> Tensor:
         """Evaluate the equation: traced, with the weights folded in, or with the weights as operands."""
         factors = self._weights()
-        weights = list(factors.values())
         operands = self._kind.operands(factors, self.groups)
         if torch.compiler.is_compiling():
-            return _traced(self._equation, [x, *operands], self.optimize, self._options)
+            return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         learning = torch.is_grad_enabled()
         train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
-        shapes = tuple([tuple(map(int, t.shape)) for t in (x, *operands)])
+        key = (train, x.shape, *[operand.shape for operand in operands])
         if not self.training and not torch.jit.is_tracing():  # type: ignore[attr-defined]
-            if can_fold(weights):
+            if train in ((), (0,)):
                 fold = self._expressions.folded(
-                    weights, (x.shape, 0 in train), lambda: self._fold(x, operands, 0 in train)
+                    list(factors.values()), key, lambda: self._fold(x, operands, bool(train))
                 )
-                return fold(x)
+                if fold is not None:
+                    return fold(x)
             # A weight that takes a gradient is about to change, perhaps behind its version counter.
             self._expressions.forget()
-        return self._expressions.open(
-            (shapes, train),
-            lambda: conv_einsum_expression(
-                self._equation, *shapes, train=train, optimize=self.optimize, **self._options
-            ),
-        )(x, *operands)
+        return self._expressions.open(key, lambda: self._compile(train, x, *operands))(x, *operands)
+
+    def _compile(self, train: Sequence[int], *operands: Tensor) -> ConvEinsumExpression:
+        """Compile for the shapes of the operands, with the gradients of those in ``train``."""
+        shapes = [tuple(operand.shape) for operand in operands]
+        return conv_einsum_expression(self._equation, *shapes, train=train, optimize=self.optimize, **self._options)
 
     def _fold(self, x: Tensor, operands: Sequence[Tensor], train: bool) -> ConvEinsumExpression:
         """Compile for the shape of ``x`` with all weights as constants, and with its gradient if asked."""
@@ -469,15 +480,6 @@ class TensorizedConv(nn.Module):
             f"padding={self.padding!r}, dilation={self.dilation}, groups={self.groups}, "
             f"bias={self.bias is not None}, padding_mode={self.padding_mode!r}, dim={self.dim}"
         )
-
-
-@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
-def _traced(equation: str, operands: Sequence[Tensor], optimize: Optimize, options: dict[str, Any]) -> Tensor:
-    """Evaluate what torch.compile traces; the shapes, and so the path, are constants of the graph."""
-    shapes = [tuple(map(int, operand.shape)) for operand in operands]
-    train = [i for i, operand in enumerate(operands) if torch.is_grad_enabled() and operand.requires_grad]
-    expression = conv_einsum_expression(equation, *shapes, train=train, optimize=optimize, **options)
-    return expression(*operands)
 
 
 def _options(geometry: Convolution, axes: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The program that a ConvTT layer chooses against each fixed one and against the dense convolution."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -19,6 +19,18 @@ LAYERS = [
     (8, 32, 3, 3, 3, 64, 32, 4),
     (4, 64, 3, 2, 4, 32, 16, 16),
 ]
+
+
+def table(results: Sequence[Mapping]) -> str:
+    """Return what was chosen, and how much faster or slower each alternative is."""
+    lines = ["time of the chosen program over the time of each (below 1: the chosen one is faster)", ""]
+    for result in results:
+        lines.append(f"{result['case']}: chosen {result['chosen']}, fastest {result['fastest']}")
+        for name, value in result["time of chosen over time of"].items():
+            macs = result["macs of"].get(name)
+            cost = f"{macs:12.4g} MACs" if macs is not None else ""
+            lines.append(f"    {name:<24}{value:>8.2f}  {cost}".rstrip())
+    return "\n".join(lines)
 
 
 def cases(device: torch.device) -> Iterator[dict]:

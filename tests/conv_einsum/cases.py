@@ -84,7 +84,8 @@ CONVOLUTIONS = [
     case("kernel as large as the feature", "bih,oih->boh|h", (2, 3, 4), (2, 3, 4)),
     case("size 1 everywhere", "bihw,oihw->bohw|hw", (1, 1, 1, 1), (1, 1, 1, 1)),
     case("feature of size 1", "bihw,oihw->bohw|hw", (2, 3, 1, 4), (2, 3, 1, 3)),
-    case("feature of size 1 amid groups", "ghc,gch->hg|h", (2, 1, 2), (2, 2, 4)),
+    case("feature of size 1 amid groups", "ghc,gch->hg|h", (2, 1, 2), (2, 2, 2)),
+    case("kernel of size 1 amid groups", "bwhgi,bghwi->ghwb|hw", (1, 1, 6, 2, 2), (1, 2, 1, 1, 2)),
     case("the feature sums a mode", "bihx,oih->boh|h", (2, 3, 5, 2), (2, 3, 3)),
     case("the kernel sums a mode", "bih,oihx->boh|h", (2, 3, 5), (2, 3, 3, 2)),
     case("both sum a mode", "bihx,oihy->ohb|h", (2, 3, 5, 2), (2, 3, 3, 2)),
@@ -109,14 +110,10 @@ SMALL_NETWORKS = [
     case("a convolution amid products", "bj,jih,oih->boh|h", (2, 3), (3, 2, 5), (2, 2, 3)),
     case("the feature is a product", "bir,rh,oih->boh|h", (2, 3, 2), (2, 5), (2, 3, 3)),
     case("tucker-2", "bihw,pqhw,op,iq->bohw|hw", (2, 3, 4, 3), (2, 2, 3, 2), (3, 2), (3, 2)),
-    case(
-        "tucker-2 of a 1-d kernel, dense second", "bih,pqh,iq,po->boh|h", (2, 3, 5), (2, 2, 3), (3, 2), (2, 3)
-    ),
+    case("tucker-2 of a 1-d kernel, dense second", "bih,pqh,iq,po->boh|h", (2, 3, 5), (2, 2, 3), (3, 2), (2, 3)),
     case("3-d, one kernel per mode", "bthw,t,h,w->bthw|thw", (2, 3, 4, 3), (2,), (3,), (2,)),
     case("4-d, two modes per kernel", "xthw,xt,hw->xthw|xthw", (3, 2, 3, 3), (2, 2), (2, 3)),
-    case(
-        "4-d, mixed kernels", "bxthw,oxt,othw,w->boxthw|xthw", (1, 3, 3, 2, 4), (2, 2, 2), (2, 2, 1, 2), (2,)
-    ),
+    case("4-d, mixed kernels", "bxthw,oxt,othw,w->boxthw|xthw", (1, 3, 3, 2, 4), (2, 2, 2), (2, 2, 1, 2), (2,)),
     case("a feature per mode", "h,w,hw->hw|hw", (5,), (4,), (3, 2)),
     case("a feature per mode, with channels", "ah,bw,cabhw->hcw|hw", (2, 5), (3, 4), (2, 2, 3, 2, 3)),
     case("kernel on one mode, feature on another", "ah,ahw,bw->bhw|hw", (2, 5), (2, 3, 4), (3, 2)),
@@ -135,9 +132,7 @@ SMALL_NETWORKS = [
 LARGER_NETWORKS = [
     case("cp without weights", "bihw,or,ir,hr,wr->bohw|hw", (2, 3, 4, 5), (2, 2), (3, 2), (3, 2), (2, 2)),
     case("cp", "bihw,r,or,ir,hr,wr->bohw|hw", (1, 3, 4, 4), (2,), (2, 2), (3, 2), (3, 2), (2, 2)),
-    case(
-        "tucker", "bihw,pqrs,op,iq,hr,ws->bohw|hw", (1, 2, 4, 4), (2, 2, 2, 1), (2, 2), (2, 2), (3, 2), (2, 1)
-    ),
+    case("tucker", "bihw,pqrs,op,iq,hr,ws->bohw|hw", (1, 2, 4, 4), (2, 2, 2, 1), (2, 2), (2, 2), (3, 2), (2, 1)),
     case("tensor train", "bihw,ia,ahb,bwc,co->bohw|hw", (2, 3, 4, 4), (3, 2), (2, 3, 2), (2, 2, 2), (2, 2)),
     case(
         "tensor ring",
@@ -149,9 +144,7 @@ LARGER_NETWORKS = [
         (2, 2, 2),
     ),
     case("cp in three modes", "bithw,or,ir,tr,hr,wr->bothw|thw", (1, 2, 3, 3, 3), *((2, 2),) * 5),
-    case(
-        "two layers", "bih,ra,iar,hs,srh,or->boh|h", (1, 2, 7), (2, 2), (2, 2, 2), (2, 2), (2, 2, 3), (2, 2)
-    ),
+    case("two layers", "bih,ra,iar,hs,srh,or->boh|h", (1, 2, 7), (2, 2), (2, 2, 2), (2, 2), (2, 2, 3), (2, 2)),
 ]
 
 NETWORKS = SMALL_NETWORKS + LARGER_NETWORKS

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from random import Random
+from string import ascii_letters
 
 import torch
 from torch import Tensor
@@ -37,10 +38,15 @@ class Problem:
         return [torch.randn(shape, dtype=dtype, generator=generator) for shape in self.shapes]
 
 
-def random_problem(random: Random, largest_grid: int = LARGEST_GRID) -> Problem:
-    """Draw a valid problem whose formula has at most `largest_grid` products."""
+def random_problem(
+    random: Random, largest_grid: int = LARGEST_GRID, *, convolved: bool = False, ellipsis: bool = True
+) -> Problem:
+    """Draw a valid problem whose formula has at most `largest_grid` products.
+
+    With `convolved` at least one mode is convolved; without `ellipsis` every mode has a letter.
+    """
     while True:
-        problem = _draw(random)
+        problem = _draw(random, convolved, ellipsis)
         valid = judge(problem.equation, problem.shapes, **problem.options).valid
         if valid and grid_size(problem) <= largest_grid:
             return problem
@@ -65,37 +71,38 @@ def grid_size(problem: Problem) -> int:
     return size
 
 
-def _draw(random: Random) -> Problem:
-    count = random.choices((1, 2, 3, 4, 5), (1, 6, 6, 4, 2))[0]
-    letters = list("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
-    random.shuffle(letters)
-    convolved = letters[: random.choices((0, 1, 2, 3, 4), (3, 6, 5, 2, 1))[0] if count > 1 else 0]
-    ordinary = letters[len(convolved) :][: random.randint(0, 2 + count)]
+def _draw(random: Random, must_convolve: bool, ellipsis: bool) -> Problem:
+    count = _weighted(random, {2: 6, 3: 6, 4: 4, 5: 2} if must_convolve else {1: 1, 2: 6, 3: 6, 4: 4, 5: 2})
+    first = random.randrange(len(ascii_letters))
+    letters = [*ascii_letters[first:], *ascii_letters[:first]]
+    counts = {1: 6, 2: 5, 3: 2, 4: 1} if must_convolve else {0: 3, 1: 6, 2: 5, 3: 2, 4: 1}
+    convolved = letters[: _weighted(random, counts) if count > 1 else 0]
+    # Sizes of 1 leave strides undefined and modes interchangeable: now and then most sizes are.
+    ones = random.random() < 0.15
+    ordinary = letters[len(convolved) :][: random.randint(0 if convolved else 1, 2 + count)]
     terms: list[list[str]] = [[] for _ in range(count)]
     shapes: list[list[int]] = [[] for _ in range(count)]
     for mode in ordinary:
-        size = random.choice((1, 2, 2, 3))
-        for number in random.sample(range(count), random.choices((1, 2, 3), (3, 5, 2))[0] % count + 1):
+        size = 1 if ones and random.random() < 0.6 else random.choice((1, 2, 2, 3))
+        for number in random.sample(range(count), _weighted(random, {2: 5, 1: 3, 3: 2}) % count + 1):
             terms[number].append(mode)
             shapes[number].append(size)
     for mode in convolved:
-        carriers = sorted(random.sample(range(count), min(count, random.choices((2, 3, 4), (6, 3, 1))[0])))
+        carriers = sorted(random.sample(range(count), min(count, _weighted(random, {2: 6, 3: 3, 4: 1}))))
         for number in carriers:
             terms[number].append(mode)
-            shapes[number].append(
-                random.randint(1, 7) if number == carriers[0] else random.choice((1, 2, 2, 3, 3, 4))
-            )
+            feature, kernel = random.randint(1, 7), random.choice((1, 2, 2, 3, 3, 4))
+            size = feature if number == carriers[0] else kernel
+            shapes[number].append(1 if ones and random.random() < 0.6 else size)
     for number in range(count):
         order = random.sample(range(len(terms[number])), len(terms[number]))
         terms[number] = [terms[number][i] for i in order]
         shapes[number] = [shapes[number][i] for i in order]
-    output = convolved + [
-        mode for mode in ordinary if random.random() < 0.6 and any(mode in t for t in terms)
-    ]
+    output = convolved + [mode for mode in ordinary if random.random() < 0.6 and any(mode in t for t in terms)]
     random.shuffle(output)
     written = ["".join(term) for term in terms]
     out = "".join(output)
-    if random.random() < 0.15:
+    if ellipsis and random.random() < 0.15:
         shared = tuple(random.randint(1, 3) for _ in range(random.randint(0, 2)))
         with_dots = random.sample(range(count), random.randint(1, count))
         written = [("..." if number in with_dots else "") + term for number, term in enumerate(written)]
@@ -103,6 +110,16 @@ def _draw(random: Random) -> Problem:
         out = "..." + out
     equation = ",".join(written) + "->" + out + ("|" + "".join(convolved) if convolved else "")
     return Problem(equation, [tuple(shape) for shape in shapes], _draw_options(random, convolved))
+
+
+def _weighted(random: Random, weights: dict[int, int]) -> int:
+    """Choose a key; unlike `random.choices`, Hypothesis's generators heed the weights."""
+    place = random.randrange(sum(weights.values()))
+    for value, weight in weights.items():
+        place -= weight
+        if place < 0:
+            return value
+    raise AssertionError
 
 
 def _draw_options(random: Random, convolved: list[str]) -> dict:

@@ -11,10 +11,11 @@ _randoms = st.randoms(use_true_random=False)
 OPTIMIZERS = st.sampled_from([False, "auto", "optimal", "dp", "greedy", "branch-2", "random-greedy"])
 
 
-def problems(*, convolved: bool = False, largest_grid: int = 10_000) -> st.SearchStrategy[Problem]:
-    """Valid problems; with `convolved`, only those that convolve a mode."""
-    drawn = _randoms.map(lambda random: random_problem(random, largest_grid))
-    return drawn.filter(lambda problem: problem.convolved) if convolved else drawn
+def problems(
+    *, convolved: bool = False, ellipsis: bool = True, largest_grid: int = 5_000
+) -> st.SearchStrategy[Problem]:
+    """Valid problems; with `convolved` some mode is convolved, without `ellipsis` every mode has a letter."""
+    return _randoms.map(lambda random: random_problem(random, largest_grid, convolved=convolved, ellipsis=ellipsis))
 
 
 @st.composite

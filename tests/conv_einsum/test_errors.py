@@ -2,6 +2,7 @@
 
 import re
 
+import opt_einsum
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -56,6 +57,11 @@ def quoted(equation):
 
 def without(message, equation):
     return message.replace(equation, "")
+
+
+def described(value):
+    """An id for a test that does not change from run to run."""
+    return str(value) if isinstance(value, (str, list, bool, int, float, dict)) else type(value).__name__
 
 
 def test_one_family():
@@ -218,9 +224,7 @@ class TestOptions:
         mentions(message, name)
         return message
 
-    @pytest.mark.parametrize(
-        "value", [0, -1, 1.5, "2", "same", None, True, (2,), (1, 1), [2], float("nan"), 2.0]
-    )
+    @pytest.mark.parametrize("value", [0, -1, 1.5, "2", "same", None, True, (2,), (1, 1), [2], float("nan"), 2.0])
     @pytest.mark.parametrize("name", ["stride", "dilation"])
     def test_of_which_each_must_be_a_positive_integer(self, name, value):
         for option in (value, {"h": value}):
@@ -258,6 +262,25 @@ class TestOptions:
     def test_padding_mode(self, value):
         message = without(refusal(self.equation, *self.shapes, padding_mode=value), self.equation)
         mentions(message, "padding_mode", repr(value), "zeros", "circular")
+
+    @pytest.mark.parametrize(
+        ("good", "bad"),
+        [
+            ({"stride": 1}, {"stride": True}),
+            ({"stride": {"h": 1}}, {"stride": {"h": 1.0}}),
+            ({"padding": 0}, {"padding": False}),
+            ({"padding": {"h": (1, 0)}}, {"padding": {"h": (True, 0.0)}}),
+            ({"dilation": 2}, {"dilation": 2.0}),
+            ({"memory_limit": 1000}, {"memory_limit": 1000.0}),
+            ({"optimize": False}, {"optimize": 0}),
+            ({"optimize": [(0, 1)]}, {"optimize": [(False, True)]}),
+        ],
+    )
+    def test_what_equals_a_good_value_is_not_taken_from_a_cache(self, good, bad):
+        conv_einsum(self.equation, *map(torch.ones, self.shapes), **good)
+        refusal(self.equation, *self.shapes, **bad)
+        operands = [torch.ones(shape) for shape in self.shapes]
+        refusal_of(self.equation, *operands, **bad)
 
     def test_an_unknown_option_is_a_type_error(self):
         with pytest.raises(TypeError):
@@ -345,7 +368,7 @@ class TestOptimize:
             object(),
             {"h": (0, 1)},
         ],
-        ids=str,
+        ids=described,
     )
     def test_that_is_no_optimizer_and_no_path(self, optimize):
         message = refusal(self.equation, *self.shapes, optimize=optimize)
@@ -353,12 +376,29 @@ class TestOptimize:
         if isinstance(optimize, str):
             mentions(message, repr(optimize))
 
-    @pytest.mark.parametrize("optimize", ["auto", "optimal", "greedy", False, [(1, 2), (0, 1)]])
+    @pytest.mark.parametrize(
+        "optimize",
+        ["auto", "optimal", "dp", "greedy", "branch-2", "random-greedy", "measure", False, [(1, 2), (0, 1)]],
+        ids=str,
+    )
     @pytest.mark.parametrize("limit", [1, 10, 2 * 4 * 3 - 1])
     def test_a_memory_limit_that_no_path_fits(self, optimize, limit):
         """The result alone has 2 * 4 * 3 elements."""
         message = refusal(self.equation, *self.shapes, optimize=optimize, memory_limit=limit)
         mentions(message, "memory_limit", limit)
+
+    @pytest.mark.parametrize(
+        "optimize",
+        [
+            *("auto", "optimal", "dp", "greedy", "branch-2", "random-greedy", False, [(1, 2), (0, 1)]),
+            opt_einsum.RandomGreedy(),
+            opt_einsum.DynamicProgramming(),
+        ],
+        ids=described,
+    )
+    def test_a_memory_limit_that_the_result_fits_but_no_path(self, optimize):
+        message = refusal("ij,jk,kl->il", (1, 9), (9, 9), (9, 1), optimize=optimize, memory_limit=8)
+        mentions(message, "memory_limit", 8)
 
     @pytest.mark.parametrize("limit", [0, -5, "much", 1.5, "max_output", True])
     def test_a_memory_limit_that_is_none(self, limit):

@@ -161,3 +161,44 @@ def test_the_global_state_is_left_alone():
     conv_einsum(problem.equation, *operands, optimize="measure")
     assert (tensorly.get_backend(), torch.get_num_threads()) == (backend, threads)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+WEIGHTS_FIRST = [(1, 2), (0, 1)]  # so that there is something to fold
+
+
+def expression_with_constants(number=3):
+    """An expression of an SVD kernel with the last `number` operands constant, and its operands and value."""
+    problem = SMALL_NETWORKS[0]
+    operands = [operand.detach() for operand in make_operands(problem.shapes, torch.float32)]
+    first = 3 - number
+    given = [operand.shape if i < first else operand for i, operand in enumerate(operands)]
+    expression = conv_einsum_expression(problem.equation, *given, constants=range(first, 3), optimize=WEIGHTS_FIRST)
+    return expression, operands, conv_einsum(problem.equation, *operands)
+
+
+def test_results_of_constants_only_are_the_callers_own():
+    expression, _, expected = expression_with_constants()
+    expression().add_(1.0)
+    torch.testing.assert_close(expression(), expected)
+
+
+def test_constants_given_under_autocast():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        expression, (x, *_), low = expression_with_constants(2)
+        assert expression(x).dtype == low.dtype == torch.bfloat16
+    _, _, expected = expression_with_constants(2)
+    torch.testing.assert_close(expression(x), expected)
+
+
+def test_constants_given_in_inference_mode():
+    problem = SMALL_NETWORKS[0]
+    x, *weights = make_operands(problem.shapes)
+    constants = [weight.detach() for weight in weights]
+    with torch.inference_mode():
+        expression = conv_einsum_expression(
+            problem.equation, x.shape, *constants, constants=[1, 2], optimize=WEIGHTS_FIRST
+        )
+        expression(x)
+    (gradient,) = torch.autograd.grad(expression(x).sum(), x)
+    (wanted,) = torch.autograd.grad(conv_einsum(problem.equation, x, *weights).sum(), x)
+    torch.testing.assert_close(gradient, wanted)

@@ -129,10 +129,7 @@ def conv_einsum(
             else:
                 sizes[name, number] = size
     axes = list(sizes)
-    index = {
-        axis: torch.arange(sizes[axis]).reshape([-1 if other == axis else 1 for other in axes])
-        for axis in axes
-    }
+    index = {axis: torch.arange(sizes[axis]).reshape([-1 if other == axis else 1 for other in axes]) for axis in axes}
 
     product: Tensor | None = None
     for number, (names, operand) in enumerate(zip(parsed.inputs, operands, strict=True)):
@@ -158,9 +155,7 @@ def conv_einsum(
     summed = [axes.index(axis) for axis in axes if axis not in kept]
     if summed:
         product = product.sum(summed, keepdim=True)
-    return product.permute([*(axes.index(axis) for axis in kept), *summed]).reshape(
-        [sizes[axis] for axis in kept]
-    )
+    return product.permute([*(axes.index(axis) for axis in kept), *summed]).reshape([sizes[axis] for axis in kept])
 
 
 def output_shape(equation: str, shapes: Sequence[Sequence[int]], **options: object) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ def full_convolution(left, right):
 
 
 def conv_tt_dense(projections, cores, window="sliding"):
-    """Dense kernel [O, I, N, *K]: each level sends each frame of its window through its core and all later ones."""
+    """Dense kernel [O, I, N, *K]: each level sends its window through its core and all later ones."""
     order, lags = len(cores), projections[0].shape[2]
     steps = lags if window == "fixed" else lags + order - 1
     kernels = {}

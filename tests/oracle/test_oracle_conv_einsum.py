@@ -48,10 +48,7 @@ def test_one_kernel_is_the_convolution_of_pytorch(dim, modes, stride, dilation, 
     options = {"stride": stride, "dilation": dilation, "padding": padding}
     actual = conv_einsum(f"bi{modes},oi{modes}->bo{modes}|{modes}", x, w, **options)
     same(actual, expected)
-    assert (
-        output_shape(f"bi{modes},oi{modes}->bo{modes}|{modes}", [x.shape, w.shape], **options)
-        == expected.shape
-    )
+    assert output_shape(f"bi{modes},oi{modes}->bo{modes}|{modes}", [x.shape, w.shape], **options) == expected.shape
 
 
 def test_a_dict_sets_each_mode_apart():

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 
 from tt_conv._version import __version__
+from tt_conv.applications.explain import words_of_explain
 
 # Installed by the extra `applications`; the name of the module and that of the package differ at times.
 _OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "jsonargparse", "docstring_parser"}
@@ -27,7 +28,54 @@ def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
         raise KeyboardInterrupt
 
 
-COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo}
+def explain(
+    equation: str,
+    sizes: str = "",
+    stride: str = "1",
+    padding: str = "0",
+    dilation: str = "1",
+    padding_mode: str = "zeros",
+    optimize: str = "auto",
+    memory_limit: int | None = None,
+    constants: str = "",
+    reuse: int = 1,
+    train: bool = False,
+) -> None:
+    """Show how a conv-einsum is evaluated, and what it costs: tt-conv explain "ij,jk->ik" --sizes 2,3 3,4.
+
+    Args:
+        equation: Such as "bihw,oihw->bohw|hw"; the modes after | are convolved. It may stand first, unnamed.
+        sizes: One shape per operand, in their order: 8,32,64,64 16,32,3,3.
+        stride: One value, or by mode: h=2,w=1.
+        padding: An int, valid, same or full; by mode also left:right, as in h=1:2,w=same.
+        dilation: One value, or by mode.
+        padding_mode: zeros or circular.
+        optimize: auto, optimal, greedy, measure, another name that opt_einsum knows, or left-to-right.
+        memory_limit: Largest number of elements of any intermediate.
+        constants: Operands that never change, such as 1,2; what they give together is computed once.
+        reuse: Calls per weight update.
+        train: Choose the path for training: gradients of all operands that are not constants count.
+    """
+    from tt_conv.applications.explain import explain_equation
+
+    print(
+        explain_equation(
+            equation,
+            sizes,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            padding_mode=padding_mode,
+            optimize=optimize,
+            memory_limit=memory_limit,
+            constants=constants,
+            reuse=reuse,
+            train=train,
+        )
+    )
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo, "explain": explain}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -40,6 +88,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given == ["--version"]:
         print(f"tt-conv {__version__}")
         return
+    if given[:1] == ["explain"]:
+        given = ["explain", *words_of_explain(given[1:])]
     try:
         from jsonargparse import auto_cli
 

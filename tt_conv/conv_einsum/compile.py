@@ -75,6 +75,7 @@ class Program:
                     lowered.operation.name,
                     macs,
                     traffic * itemsize,
+                    bool(left.subset & self.usage.gradients) + bool(right.subset & self.usage.gradients),
                     _runs(model, left.subset, right.subset),
                 )
             )
@@ -121,9 +122,7 @@ def compile_steps(network: Network, usage: Usage, steps: Steps) -> Program:
         (i, left), (j, right) = current.pop(left_subset), current.pop(right_subset)
         lowered = lower(model, left, right)
         first, second = (j, i) if lowered.reverse else (i, j)
-        instructions.append(
-            Instruction(lowered.operation, first, second, model.elements(left_subset | right_subset))
-        )
+        instructions.append(Instruction(lowered.operation, first, second, model.elements(left_subset | right_subset)))
         lowered_steps.append((left, right, lowered))
         current[left_subset | right_subset] = (first, lowered.result)
     last, result = current[network.everything]

@@ -68,9 +68,7 @@ class CostModel:
         self._pads_by_hand = any(mode.circular or len(set(mode.padding)) > 1 for mode in self._convolved)
         bits = {mode: 1 << i for i, mode in enumerate(network.sizes)}
         self._bit_sizes = tuple(network.sizes.values())
-        self._masks = [
-            sum(bits[mode] for mode in operand.modes if mode in bits) for operand in network.operands
-        ]
+        self._masks = [sum(bits[mode] for mode in operand.modes if mode in bits) for operand in network.operands]
         self._output = sum(bits[mode] for mode in network.output if mode in bits)
         self._products: dict[int, int] = {0: 1}
         self._unions: dict[int, int] = {0: 0}
@@ -124,16 +122,12 @@ class CostModel:
         return macs, traffic + self._copies(left, right, route)
 
     def slides_over(self, mode: ConvolvedMode, operand: int, kernel: int) -> bool:
-        """Say whether ``kernel`` slides over ``operand`` on a mode that both carry, rather than the reverse."""
+        """Say whether ``kernel`` slides over ``operand`` on a mode that both carry, or the reverse."""
         feature = 1 << mode.feature
         if feature & (operand | kernel):
             return bool(feature & operand)
         for other in self._convolved:
-            if (
-                other.carriers & operand
-                and other.carriers & kernel
-                and (operand | kernel) >> other.feature & 1
-            ):
+            if other.carriers & operand and other.carriers & kernel and (operand | kernel) >> other.feature & 1:
                 return bool(operand >> other.feature & 1)
         return (self.elements(operand), operand) > (self.elements(kernel), kernel)
 
@@ -143,11 +137,7 @@ class CostModel:
         subset = left | right
         gradients = usage.gradients
         passes = 1 + bool(left & gradients) + bool(right & gradients)
-        if (
-            not subset & ~usage.constants
-            and not subset & gradients
-            and self.elements(subset) <= FOLDED_ELEMENTS
-        ):
+        if not subset & ~usage.constants and not subset & gradients and self.elements(subset) <= FOLDED_ELEMENTS:
             return passes
         if not subset & ~usage.weights:
             return passes * FOREVER
@@ -157,7 +147,26 @@ class CostModel:
         """Return what the search minimises, and what breaks its ties."""
         macs, traffic = self.step(left, right)
         times = self.times(left, right)
-        return (macs + self.traffic_weight * traffic) * times, traffic * times
+        if self.traffic_weight:
+            macs += self.traffic_weight * traffic * self._slowness(left, right)
+        return macs * times, traffic * times
+
+    def _slowness(self, left: int, right: int) -> int:
+        """Return how much longer than its traffic a convolution of single channels takes.
+
+        PyTorch runs a feature with one channel and a kernel without groups at a small fraction of memory speed.
+        """
+        if self.route(left, right) is not Route.CONVOLUTION:
+            return 1
+        on_left = any(
+            left >> mode.feature & 1 for mode in self._convolved if mode.carriers & left and mode.carriers & right
+        )
+        feature, kernel = (left, right) if on_left else (right, left)
+        feature_plain, kernel_plain = self._shape(feature)[0], self._shape(kernel)[0]
+        if self._product(feature_plain & kernel_plain) > 1:
+            return 1
+        filters = self._product(kernel_plain & ~feature_plain)
+        return 10 if filters == 1 else 3 if filters <= 8 else 1
 
     def _shape(self, subset: int) -> tuple[int, tuple[int, ...], int]:
         """Return the plain modes of a subset's intermediate, its sizes by convolved mode, its elements."""

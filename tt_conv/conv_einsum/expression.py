@@ -1,31 +1,25 @@
-"""Compiled equations: calling one runs prepared PyTorch operations and nothing else."""
+"""Compiled equations: calling one runs a function of PyTorch operations that was written for its shapes."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from tt_conv.conv_einsum.compile import Instruction, Program
 from tt_conv.conv_einsum.cost import FOLDED_ELEMENTS
 from tt_conv.conv_einsum.errors import ConvEinsumError
+from tt_conv.conv_einsum.function import function_of, source_of
 from tt_conv.conv_einsum.info import PathInfo
-from tt_conv.conv_einsum.operations import Drop
 from tt_conv.conv_einsum.plan import Path
+from tt_conv.conv_einsum.tensors import check_tensors
 
-SUPPORTED = (
-    torch.float32,
-    torch.float64,
-    torch.float16,
-    torch.bfloat16,
-    torch.complex64,
-    torch.complex128,
-)
-MIXED_BY_AUTOCAST = (torch.float32, torch.float16, torch.bfloat16)
+LOOKS = attrgetter("shape", "dtype", "device", "layout")
+"""What an operand is checked for, read in one go."""
 
-_STRIDED = torch.strided
-
-_STATE = ("_program", "_slots", "_open", "_drops", "_instructions", "_last", "_order", "_shapes", "_fixed")
+_STATE = ("program", "_open", "_shapes", "_fixed", "_like", "_drops", "_instructions")
 
 
 class ConvEinsumExpression:
@@ -39,36 +33,41 @@ class ConvEinsumExpression:
     path : list of tuple of int
     info : PathInfo
         What the path costs; ``print(expression)`` shows it.
+    source : str
+        The Python function that a call runs: one line per step.
     """
 
     def __init__(self, program: Program, constants: Mapping[int, Tensor] | None = None) -> None:
-        self._program = program
-        self._slots: list[Any] = [None] * len(program.network.operands)
-        self._open = tuple(range(len(self._slots)))
+        self.program = program
+        self._open = tuple(range(len(program.shapes)))
+        self._shapes = program.shapes
+        self._fixed: dict[int, Tensor] = {}
+        self._like: tuple[torch.dtype, torch.device] | None = None  # of the operands that are fixed
         self._drops = program.drops
         self._instructions = program.instructions
-        self._last = program.last
-        self._order = program.order
-        self._shapes = program.shapes
-        self._fixed: Tensor | None = None
+        self._write()
         if constants:
             self._fix(constants, FOLDED_ELEMENTS)
+            # What could not be folded must not follow later changes either.
+            given = {id(value) for value in constants.values()}
+            self._fixed = {i: x.clone() if id(x) in given else x for i, x in self._fixed.items()}
+            self._values = tuple(self._fixed.values())
 
     @property
     def equation(self) -> str:
         """The equation as it was written."""
-        return self._program.network.equation.text
+        return self.program.network.equation.text
 
     @property
     def path(self) -> Path:
         """The path in opt_einsum's form."""
-        return self._program.path
+        return self.program.path
 
     @property
     def info(self) -> PathInfo:
         """What the path costs; bytes are those of the constants' type, or of torch's default type."""
-        dtype = torch.get_default_dtype() if self._fixed is None else self._fixed.dtype
-        return self._program.info(dtype.itemsize)
+        dtype = torch.get_default_dtype() if self._like is None else self._like[0]
+        return self.program.info(dtype.itemsize)
 
     def __repr__(self) -> str:
         shapes = ", ".join(map(str, self._shapes))
@@ -76,6 +75,15 @@ class ConvEinsumExpression:
 
     def __str__(self) -> str:
         return f"{self!r}\n{self.info}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave the function out: it is written again."""
+        return {name: value for name, value in self.__dict__.items() if name not in ("_function", "_looks")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._function = function_of(self.source)
+        self._looks: list | None = None
 
     def __call__(self, *operands: Tensor) -> Tensor:
         """Evaluate the expression.
@@ -96,15 +104,17 @@ class ConvEinsumExpression:
         ConvEinsumError
             For a wrong number of operands, other shapes, mixed dtypes or devices; before any work.
         """
-        self._check(operands)
-        slots: list[Any] = [*operands]
-        if self._fixed is not None:
-            slots = self._slots.copy()
-            for i, operand in zip(self._open, operands, strict=True):
-                slots[i] = operand
-        run(slots, self._drops, self._instructions)
-        result = slots[self._last]
-        return result if self._order is None else torch.permute(result, self._order)
+        try:
+            looks = None if is_compiling() else [*map(LOOKS, operands)]
+        except AttributeError:
+            looks = None
+        if looks is None or looks != self._looks:
+            self._check(operands, looks)
+        return self._function(*operands, *self._values)
+
+    def evaluate(self, operands: Sequence[Tensor]) -> Tensor:
+        """Evaluate the expression for operands that are known to fit."""
+        return self._function(*operands, *self._values)
 
     def bind(self, operands: Mapping[int, Tensor]) -> "ConvEinsumExpression":
         """Fix some operands, evaluate at once what they give together, and keep it differentiable.
@@ -146,122 +156,62 @@ class ConvEinsumExpression:
         bound._fix(operands, None)
         return bound
 
+    def _write(self) -> None:
+        """Write the function that runs what is left to do."""
+        last = f"x{self.program.last}"
+        order = self.program.order
+        self._values = tuple(self._fixed.values())
+        self.source = source_of(
+            [*self._open, *self._fixed],
+            self._drops,
+            self._instructions,
+            last if order is None else f"permute({last}, {order})",
+        )
+        self._function = function_of(self.source)
+        self._looks = None
+
     def _fix(self, operands: Mapping[int, Tensor], limit: int | None) -> None:
-        """Put operands into their slots, and run what depends on fixed slots only and is not above ``limit``."""
+        """Fix operands; run what depends on fixed ones only and does not give more than ``limit`` elements."""
         for i in operands:
             if i not in self._open:
                 raise ConvEinsumError(
-                    f"operand {i!r} cannot be fixed: the operands that can are {list(self._open)}",
-                    self.equation,
+                    f"operand {i!r} cannot be fixed: the operands that can are {list(self._open)}", self.equation
                 )
-        check_tensors(
-            self.equation, {i: (operands[i], self._program.shapes[i]) for i in operands}, self._fixed
-        )
-        self._slots = [operands.get(i, slot) for i, slot in enumerate(self._slots)]
+        check_tensors(self.equation, {i: (operands[i], self.program.shapes[i]) for i in operands}, self._like)
+        for operand in operands.values():
+            self._like = (operand.dtype, operand.device)
         self._open = tuple(i for i in self._open if i not in operands)
-        self._shapes = tuple(self._program.shapes[i] for i in self._open)
-        self._fixed = next(iter(operands.values()), self._fixed)
-        fixed = {i for i in range(len(self._slots)) if i not in self._open}
+        self._shapes = tuple(self.program.shapes[i] for i in self._open)
+        fixed = {**self._fixed, **operands}
+        results = set(fixed)
         now, later = [], []
         for step in self._instructions:
-            if fixed.issuperset((step.first, step.second)) and (limit is None or step.elements <= limit):
+            if results.issuperset((step.first, step.second)) and (limit is None or step.elements <= limit):
                 now.append(step)
+                results.discard(step.second)
             else:
                 later.append(step)
-                fixed.discard(step.first)
-        run(self._slots, [drop for drop in self._drops if drop[0] not in self._open], now)
+                results.discard(step.first)
+        self._fixed = self._run(fixed, now)
         self._drops = tuple(drop for drop in self._drops if drop[0] in self._open)
         self._instructions = tuple(later)
+        self._write()
 
-    def _check(self, operands: Sequence[Tensor]) -> None:
-        """Refuse operands that do not fit; the common case is one pass of comparisons."""
+    def _run(self, fixed: dict[int, Tensor], steps: Sequence[Instruction]) -> dict[int, Tensor]:
+        """Run steps on fixed slots; return what the slots that are still in use hold then."""
+        left = [slot for slot in fixed if slot not in {step.second for step in steps}]
+        drops = [drop for drop in self._drops if drop[0] in fixed]
+        function = function_of(source_of(list(fixed), drops, steps, f"[{', '.join(f'x{i}' for i in left)}]"))
+        return dict(zip(left, function(*fixed.values()), strict=True))
+
+    def _check(self, operands: Sequence[Tensor], looks: list | None = None) -> None:
+        """Refuse operands that do not fit; remember the looks of those that do."""
         if len(operands) != len(self._shapes):
             raise ConvEinsumError(
                 f"expected {len(self._shapes)} operands, of shapes {list(self._shapes)}, got {len(operands)}",
                 self.equation,
             )
-        reference = operands[0] if self._fixed is None else self._fixed
-        fits = isinstance(reference, Tensor) and reference.dtype in SUPPORTED
-        if fits:
-            dtype, device = reference.dtype, reference.device
-            for operand, shape in zip(operands, self._shapes, strict=True):
-                if (
-                    not isinstance(operand, Tensor)
-                    or operand.shape != shape
-                    or operand.dtype is not dtype
-                    or operand.device != device
-                    or operand.layout is not _STRIDED
-                ):
-                    fits = False
-        if not fits:
-            given = dict(zip(self._open, zip(operands, self._shapes, strict=True), strict=True))
-            check_tensors(self.equation, given, self._fixed)
-
-
-def run(slots: list[Any], drops: Iterable[tuple[int, Drop]], instructions: Iterable[Instruction]) -> None:
-    """Run steps on slots that hold the operands; what is used up is let go."""
-    for i, drop in drops:
-        slots[i] = drop(slots[i])
-    for operation, i, j, _ in instructions:
-        slots[i] = operation(slots[i], slots[j])
-        slots[j] = None
-
-
-def check_tensors(
-    equation: str, operands: Mapping[int, tuple[Tensor, tuple[int, ...]]], reference: Tensor | None = None
-) -> None:
-    """Refuse what is not a tensor of the expected shape, or differs from the others in dtype or device.
-
-    Parameters
-    ----------
-    equation : str
-        For the message.
-    operands : mapping from int to (Tensor, tuple of int)
-        Operand number -> value and expected shape.
-    reference : Tensor, optional
-        What the operands must agree with besides each other.
-
-    Raises
-    ------
-    ConvEinsumError
-    """
-    first: int | None = None
-    for i, (operand, shape) in operands.items():
-        if not isinstance(operand, Tensor):
-            raise ConvEinsumError(
-                f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation
-            )
-        if operand.shape != shape:
-            raise ConvEinsumError(
-                f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}",
-                equation,
-            )
-        if operand.dtype not in SUPPORTED or operand.layout != torch.strided:
-            raise ConvEinsumError(
-                f"operand {i} has dtype {operand.dtype} and layout {operand.layout}; expected a strided tensor of "
-                f"{', '.join(str(dtype).removeprefix('torch.') for dtype in SUPPORTED)}",
-                equation,
-            )
-        other = "the constants" if first is None else f"operand {first}"
-        if reference is None:
-            reference, first = operand, i
-        if operand.device != reference.device:
-            raise ConvEinsumError(
-                f"operand {i} is on {operand.device} and {other} on {reference.device}; move them together",
-                equation,
-            )
-        if operand.dtype != reference.dtype and not _mixed_by_autocast(operand, reference):
-            raise ConvEinsumError(
-                f"operand {i} has dtype {operand.dtype} and {other} {reference.dtype}; convert them to one dtype "
-                "(outside autocast nothing is converted)",
-                equation,
-            )
-
-
-def _mixed_by_autocast(first: Tensor, second: Tensor) -> bool:
-    """Say whether autocast is on and brings the dtypes of two tensors together."""
-    return (
-        torch.is_autocast_enabled(first.device.type)
-        and first.dtype in MIXED_BY_AUTOCAST
-        and second.dtype in MIXED_BY_AUTOCAST
-    )
+        given = dict(zip(self._open, zip(operands, self._shapes, strict=True), strict=True))
+        check_tensors(self.equation, given, self._like)
+        if looks is not None and len({dtype for _, dtype, *_ in looks}) <= 1:  # autocast may be off next time
+            self._looks = looks

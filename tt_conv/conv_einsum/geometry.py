@@ -11,8 +11,8 @@ from tt_conv.conv_einsum.parse import Equation
 class ConvolvedMode:
     r"""One convolved mode of an equation whose shapes are known.
 
-    With feature x of size n, kernels :math:`K_j` of sizes :math:`k_j`, stride s, dilation e and left and right
-    padding p, p',
+    With feature x of size n, kernels :math:`K_j` of sizes :math:`k_j`, stride s, dilation e and left and
+    right padding p, p',
 
     .. math::
 
@@ -63,9 +63,7 @@ class ConvolvedMode:
 
     def reach(self, subset: int) -> int:
         """Return the sum of k - 1 over the kernels in a bit mask of operands."""
-        return sum(
-            size - 1 for i, size in enumerate(self.sizes) if size and i != self.feature and subset >> i & 1
-        )
+        return sum(size - 1 for i, size in enumerate(self.sizes) if size and i != self.feature and subset >> i & 1)
 
     def size(self, subset: int) -> int:
         """Return the size in the intermediate made of a bit mask of operands, 0 if it lacks the mode."""
@@ -124,7 +122,7 @@ def convolved_mode(equation: Equation, mode: str, sizes: tuple[int, ...], option
     reach = dilation * sum(size - 1 for i, size in enumerate(sizes) if size and i != feature)
     if padding == "same" and stride != 1:
         raise ConvEinsumError(
-            f"padding 'same' of mode {mode!r} has no meaning with stride {stride}; give the padding in numbers",
+            f"padding 'same' of mode {mode!r} has no meaning with stride {stride}; give numbers",
             equation.text,
             equation.operands[feature].place(mode),
         )
@@ -133,9 +131,7 @@ def convolved_mode(equation: Equation, mode: str, sizes: tuple[int, ...], option
     elif isinstance(padding, tuple):
         left, right = padding
     else:
-        left, right = {"valid": (0, 0), "full": (reach, reach), "same": (reach // 2, reach - reach // 2)}[
-            padding
-        ]
+        left, right = {"valid": (0, 0), "full": (reach, reach), "same": (reach // 2, reach - reach // 2)}[padding]
     _check_output(equation, mode, sizes, feature, reach + 1, (left, right))
     circular = options.padding_mode == "circular"
     return ConvolvedMode(mode, sizes, feature, stride, dilation, (left, right), circular)
@@ -155,9 +151,9 @@ def _check_output(
         return
     kernels = ", ".join(f"{k} in operand {i}" for i, k in enumerate(sizes) if k and i != feature)
     raise ConvEinsumError(
-        f"the output is empty along the convolved mode {mode!r}: the feature, operand {feature}, has size {size} "
-        f"and padding {padding}, but the kernels (size {kernels}) span {support}. The feature is the first "
-        "operand that carries the mode: write 'x, W', not 'W, x'",
+        f"the output is empty along the convolved mode {mode!r}: the feature, operand {feature}, has size "
+        f"{size} and padding {padding}, but the kernels (size {kernels}) span {support}. The feature is the "
+        "first operand that carries the mode: write 'x, W', not 'W, x'",
         equation.text,
         equation.operands[feature].place(mode),
     )

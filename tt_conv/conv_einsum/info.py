@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 from tt_conv.conv_einsum.plan import Path
 
@@ -24,9 +25,11 @@ class StepInfo:
         Multiply-adds, forward.
     bytes : int
         Bytes that the step reads and writes, forward.
+    gradients : int
+        How many of the two tensors need a gradient; each costs as much as the forward step.
     runs : str
-        How often it runs: ``"call"``; ``"fold"``, once, when an expression is built; or ``"update"``, once per
-        weight update.
+        How often it runs: ``"call"``; ``"fold"``, once, when an expression is built; or ``"update"``, once
+        per weight update.
     """
 
     positions: tuple[int, ...]
@@ -37,15 +40,13 @@ class StepInfo:
     operation: str
     macs: int
     bytes: int
+    gradients: int
     runs: str
 
     @property
     def elements(self) -> int:
         """Number of elements of the result."""
-        size = 1
-        for n in self.shape:
-            size *= n
-        return size
+        return prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,11 @@ class PathInfo:
         """Naive cost over the path's; 1 if nothing is multiplied."""
         return self.naive_cost / self.opt_cost if self.opt_cost else 1.0
 
+    @property
+    def training_cost(self) -> int:
+        """Multiply-adds of all steps, forward and for the gradients that are needed, each counted once."""
+        return sum(step.macs * (1 + step.gradients) for step in self.steps)
+
     def __str__(self) -> str:
         return "\n".join(line.rstrip() for line in self._lines())
 
@@ -89,12 +95,17 @@ class PathInfo:
             "Operands": ", ".join(_shape(shape) for shape in self.shapes),
             "Naive cost": f"{_number(self.naive_cost)} MACs",
             "Optimized cost": f"{_number(self.opt_cost)} MACs",
+            "With gradients": f"{_number(self.training_cost)} MACs",
             "Theoretical speedup": f"{self.speedup:.3g}",
             "Bytes read and written": _number(sum(step.bytes for step in self.steps)),
             "Largest intermediate": f"{_number(self.largest_intermediate)} elements",
         }
+        if self.training_cost == self.opt_cost:
+            del totals["With gradients"]
         width = max(map(len, totals))
         yield from (f"{name:>{width}}:  {value}" for name, value in totals.items())
+        if not self.steps:
+            return
         rows = [
             ("step", "operands", "operation", "MACs", "bytes", "elements", "runs per"),
             *(self._row(step) for step in self.steps),

@@ -6,6 +6,7 @@ that a feature runs through its steps without permutes, in whichever memory form
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import prod
 
 from tt_conv.conv_einsum.cost import CONVOLVED_AT_ONCE, CostModel, Route
@@ -25,7 +26,7 @@ from tt_conv.conv_einsum.operations import (
 
 @dataclass(frozen=True, slots=True)
 class Laid:
-    """An operand or intermediate: the operands that it is made of, and the sizes of its modes in axis order."""
+    """An operand or intermediate: what it is made of, and the sizes of its modes in the order of its axes."""
 
     subset: int
     sizes: dict[str, int]
@@ -164,7 +165,7 @@ def _broadcast(tensor: Laid, modes: Sequence[str]) -> View | None:
 
 
 def _is_pointwise(model: CostModel, feature: Laid, roles: Roles) -> bool:
-    """Say whether a contraction is a 1x1 convolution: a feature laid out as batch, channels, spatial modes."""
+    """Say whether a contraction is a 1x1 convolution: the feature is laid out as batch, channels, space."""
     channels = (*roles.batch, *roles.contracted)
     first = feature.modes.index(channels[0])
     last = first + len(channels)
@@ -202,8 +203,7 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
     roles = Roles.of(feature, kernel, model.network.kept(subset), shared)
     batch, spatial = _spatial_groups(feature, roles, shared, model.network.convolved)
     axes = [
-        Axis.of(shared[group[0]], feature.subset, kernel.subset) if group[0] in shared else Axis()
-        for group in spatial
+        Axis.of(shared[group[0]], feature.subset, kernel.subset) if group[0] in shared else Axis() for group in spatial
     ]
     channels = (*roles.batch, *roles.right)
     modes = (*batch, *channels, *_flat(spatial))
@@ -231,7 +231,7 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
 def _spatial_groups(
     feature: Laid, roles: Roles, shared: Iterable[str], convolved: Iterable[str]
 ) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
-    """Return the modes of a feature that go to the batch axis, and those of each of at most three spatial axes.
+    """Return the modes of a feature that go to the batch axis, and those of each spatial axis, three at most.
 
     Modes that the kernel does not see stay where they are: before the channels they are batch modes, after
     them spatial ones. Neighbours among these are merged when there are more than two spatial axes: two are
@@ -244,7 +244,7 @@ def _spatial_groups(
     free = [mode for mode in roles.left if mode in convolved or place[mode] > front]
     while True:
         batch = tuple(mode for mode in roles.left if mode not in free)
-        groups = [(mode,) for mode in sorted([*free, *shared], key=place.__getitem__)]
+        groups: list[tuple[str, ...]] = [(mode,) for mode in sorted([*free, *shared], key=place.__getitem__)]
         while len(groups) > 2 and (pairs := _neighbours(groups, place, shared)):
             i = pairs[-1]
             groups[i : i + 2] = [groups[i] + groups[i + 1]]
@@ -258,7 +258,7 @@ def _neighbours(groups: Sequence[tuple[str, ...]], place: dict[str, int], shared
     """Return where two groups follow each other in memory, neither of them convolved."""
     return [
         i
-        for i, (first, second) in enumerate(zip(groups, groups[1:], strict=False))
+        for i, (first, second) in enumerate(pairwise(groups))
         if place[first[-1]] + 1 == place[second[0]] and not {*first, *second} & {*shared}
     ]
 
@@ -317,7 +317,7 @@ def _transposed(model: CostModel, left: Laid, right: Laid) -> _Step:
 
 
 def _windows(model: CostModel, left: Laid, right: Laid) -> _Step:
-    """Lower a step that no convolution of PyTorch does: windows of what is slid over, and a matrix product."""
+    """Lower a step that no convolution of PyTorch does: windows of what is slid over, a matrix product."""
     over_left: dict[str, Axis] = {}
     over_right: dict[str, Axis] = {}
     for mode in _shared(model, left, right):
@@ -336,15 +336,13 @@ def _windows(model: CostModel, left: Laid, right: Laid) -> _Step:
 def _unfold(tensor: Laid, over: dict[str, Axis], by: dict[str, Axis]) -> tuple[Unfold, Laid]:
     """Return the windows of a tensor that is slid over on some modes and slides itself on others.
 
-    The offset in a window of mode h is called h': the new mode of what is slid over, the old one of what slides.
+    The offset in a window of mode h is called h': one more mode of what is slid over, mode h of what slides.
     """
     place = {mode: axis for axis, mode in enumerate(tensor.modes)}
     sides = [over[mode].padding if mode in over else (0, 0) for mode in tensor.modes]
     wraps = [mode in over and over[mode].circular for mode in tensor.modes]
     pads = (
-        _pad(
-            [pair if wrap is circular else (0, 0) for pair, wrap in zip(sides, wraps, strict=True)], circular
-        )
+        _pad([pair if wrap is circular else (0, 0) for pair, wrap in zip(sides, wraps, strict=True)], circular)
         for circular in (False, True)
     )
     operation = Unfold(
@@ -358,9 +356,7 @@ def _unfold(tensor: Laid, over: dict[str, Axis], by: dict[str, Axis]) -> tuple[U
     sizes = {f"{mode}'" if mode in by else mode: size for mode, size in tensor.sizes.items()}
     for mode, axis in over.items():
         left, right = axis.padding
-        sizes[mode] = (
-            tensor.sizes[mode] + left + right - 1 - axis.dilation * (axis.kernel - 1)
-        ) // axis.stride + 1
+        sizes[mode] = (tensor.sizes[mode] + left + right - 1 - axis.dilation * (axis.kernel - 1)) // axis.stride + 1
         sizes[f"{mode}'"] = axis.kernel
     return operation, Laid(tensor.subset, sizes)
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -15,12 +16,16 @@ from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.network import Network
 from tt_conv.conv_einsum.plan import Path, Steps, left_to_right, limit_in_elements, plan
 from tt_conv.conv_einsum.search import cheapest, cheapest_few, steps_of
+from tt_conv.conv_einsum.tensors import autocast_dtype, check_tensors
 
 CANDIDATES = 8
 """Paths that are timed at most."""
 
-TRAFFIC_WEIGHTS = (0, 16, 128)
+TRAFFIC_WEIGHTS = (0, 32, 128)
 """Multiply-adds that moving an element may be worth: for arithmetic, for ordinary and for slow memory."""
+
+HOPELESS = 8
+"""A path that should take so many times the best one's time is not tried."""
 
 EXACT_UP_TO = 7
 """Operands up to which the best few paths are searched exactly."""
@@ -31,7 +36,7 @@ SECONDS = 0.3
 CALLS = 8
 """Calls per weight update that are timed at most."""
 
-_chosen: dict[tuple, Program] = {}
+_chosen: dict[tuple, ConvEinsumExpression] = {}
 
 
 def candidates(network: Network, usage: Usage, memory_limit: int | str | None) -> list[Steps]:
@@ -57,13 +62,14 @@ def candidates(network: Network, usage: Usage, memory_limit: int | str | None) -
     found += _feature_last(CostModel(network, usage), limit)
     found.append(left_to_right(len(network.operands)))
     found += [steps[place] for place in (1, 2) for steps in ranked if len(steps) > place]
-    model = CostModel(network, usage)
-    distinct = {
-        frozenset(frozenset(pair) for pair in steps): steps
-        for steps in reversed(found)
-        if limit is None or all(model.elements(left | right) <= limit for left, right in steps)
-    }
-    return list(reversed(distinct.values()))[:CANDIDATES]
+    model = CostModel(network, usage, TRAFFIC_WEIGHTS[1])
+    prices = [sum(model.price(left, right)[0] for left, right in steps) for steps in found]
+    distinct: dict[frozenset, Steps] = {}
+    for steps, price in zip(found, prices, strict=True):
+        within = limit is None or all(model.elements(left | right) <= limit for left, right in steps)
+        if within and price <= HOPELESS * min(prices):
+            distinct.setdefault(frozenset(frozenset(pair) for pair in steps), steps)
+    return list(distinct.values())[:CANDIDATES]
 
 
 def _ranked(model: CostModel, limit: int | None) -> list[Steps]:
@@ -85,14 +91,14 @@ def _feature_last(model: CostModel, limit: int | None) -> Iterator[Steps]:
         yield tuple(steps_of((feature, tree)))
 
 
-def measured_program(
+def measured_expression(
     network: Network,
     usage: Usage,
     memory_limit: int | str | None,
     operands: Sequence[Tensor],
     constants: Mapping[int, Tensor] | None = None,
-) -> Program:
-    """Return the program that is fastest on these operands, from memory if they were measured before.
+) -> ConvEinsumExpression:
+    """Return the expression that is fastest on such operands, from memory if they were measured before.
 
     Parameters
     ----------
@@ -102,10 +108,17 @@ def measured_program(
     operands : sequence of Tensor
         All operands that are not constants.
     constants : mapping from int to Tensor, optional
+        The others; they are folded when a path is timed.
 
     Returns
     -------
-    Program
+    ConvEinsumExpression
+        Of all operands, the constants included.
+
+    Raises
+    ------
+    ConvEinsumError
+        For mixed dtypes or devices.
     """
     constants = constants or {}
     device = operands[0].device if operands else next(iter(constants.values())).device
@@ -115,20 +128,21 @@ def measured_program(
         network.options,
         usage,
         memory_limit,
-        torch.is_autocast_enabled(device.type) and torch.get_autocast_dtype(device.type),
+        autocast_dtype(device),
         torch.get_num_threads(),
         tuple(tensor_key(tensor) for tensor in (*operands, *constants.values())),
     )
-    if key not in _chosen:
-        programs = [
-            compile_steps(network, usage, steps) for steps in candidates(network, usage, memory_limit)
-        ]
+    found = _chosen.get(key)
+    if found is None:
+        check_tensors(network.equation.text, {i: (x, tuple(x.shape)) for i, x in enumerate(operands)})
+        paths = candidates(network, usage, memory_limit)
+        programs = [compile_steps(network, usage, steps) for steps in paths]
         winner = 0
         if len(programs) > 1 and device.type != "meta":
             with torch.set_grad_enabled(bool(usage.gradients)):
                 winner = fastest([_runner(p, usage, operands, constants) for p in programs], device)
-        _chosen[key] = programs[winner]
-    return _chosen[key]
+        found = _chosen[key] = ConvEinsumExpression(programs[winner])
+    return found
 
 
 def tensor_key(tensor: Tensor) -> tuple:
@@ -142,6 +156,8 @@ def fastest(runs: Sequence[Callable[[], Any]], device: torch.device) -> int:
     Calls that are twice as slow as the best so far leave the race.
     """
     synchronize = getattr(torch, device.type).synchronize
+    if device.type == "cuda":
+        synchronize = partial(synchronize, device)
     times: dict[int, list[float]] = {i: [] for i in range(len(runs))}
     for run in runs:  # the first call allocates and lets libraries choose their algorithms
         run()
@@ -164,7 +180,7 @@ def fastest(runs: Sequence[Callable[[], Any]], device: torch.device) -> int:
 def _runner(
     program: Program, usage: Usage, operands: Sequence[Tensor], constants: Mapping[int, Tensor]
 ) -> Callable[[], Any]:
-    """Return a call that does what one use of the program does, gradients and the share of weights included."""
+    """Return a call that does what the program is used for, gradients and the reuse of weights included."""
     expression = ConvEinsumExpression(program, constants)
     positions = [i for i in range(len(program.network.operands)) if i not in constants]
     given = {i: operand.detach() for i, operand in zip(positions, operands, strict=True)}
@@ -195,8 +211,8 @@ def random_operands(network: Network) -> list[Tensor]:
 class MeasuredExpression(ConvEinsumExpression):
     """An expression that measures on its first call with each kind of operands, and then runs the winner.
 
-    Until then ``path`` and ``info`` are those of the path with the fewest multiply-adds. Under ``torch.compile``
-    and ``torch.export`` nothing can be timed: call it once before.
+    Until then ``path`` and ``info`` are those of the path with the fewest multiply-adds. Under
+    ``torch.compile`` and ``torch.export`` nothing can be timed: call it once before.
     """
 
     def __init__(
@@ -207,6 +223,10 @@ class MeasuredExpression(ConvEinsumExpression):
         self._constants = dict(constants)
         self._measured: dict[tuple, ConvEinsumExpression] = {}
         self._latest: ConvEinsumExpression | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave measurements out: another process, or machine, makes its own."""
+        return super().__getstate__() | {"_measured": {}, "_latest": None}
 
     @property
     def path(self) -> Path:
@@ -222,9 +242,9 @@ class MeasuredExpression(ConvEinsumExpression):
         self._check(operands)
         key = tuple(map(tensor_key, operands))
         if key not in self._measured:
-            network, usage = self._program.network, self._program.usage
-            program = measured_program(network, usage, self._memory_limit, operands, self._constants)
-            self._measured[key] = ConvEinsumExpression(program, self._constants)
+            network, usage = self.program.network, self.program.usage
+            fastest_one = measured_expression(network, usage, self._memory_limit, operands, self._constants)
+            self._measured[key] = ConvEinsumExpression(fastest_one.program, self._constants)
         self._latest = self._measured[key]
         return self._latest(*operands)
 

@@ -35,7 +35,7 @@ class Operand:
     summed: bool = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """An equation whose sizes are known: what planning and lowering work on.
 
@@ -57,7 +57,8 @@ class Network:
 
     def kept(self, subset: int) -> frozenset[str]:
         """Return the modes of the intermediate of a subset."""
-        inside, outside = set(), set(self.output)
+        inside: set[str] = set()
+        outside = set(self.output)
         for i, operand in enumerate(self.operands):
             (inside if subset >> i & 1 else outside).update(operand.modes)
         return frozenset(inside & outside)
@@ -96,14 +97,11 @@ def bind(equation: Equation, shapes: Sequence[Shape], options: Options) -> Netwo
     named = _name_axes(equation, shapes)
     sizes, sizes_by_operand = _sizes(equation, named)
     convolved = {
-        mode: convolved_mode(equation, mode, tuple(sizes_by_operand[mode]), options)
-        for mode in equation.convolved
+        mode: convolved_mode(equation, mode, tuple(sizes_by_operand[mode]), options) for mode in equation.convolved
     }
     output = tuple(_expand(equation.output.modes, _ellipsis_modes(equation, shapes)))
     needed = [*(mode for modes in named for mode, _, keep in modes if keep), *output]
-    operands = tuple(
-        _operand(tuple(shape), modes, needed) for shape, modes in zip(shapes, named, strict=True)
-    )
+    operands = tuple(_operand(tuple(shape), modes, needed) for shape, modes in zip(shapes, named, strict=True))
     return Network(equation, options, operands, output, sizes, convolved)
 
 
@@ -122,9 +120,7 @@ def _ellipsis_modes(equation: Equation, shapes: Sequence[Shape]) -> list[str]:
         default=0,
     )
     used = set(equation.text)
-    unused = (
-        letter for code in range(ord("α"), 0x10000) if (letter := chr(code)).isalpha() and letter not in used
-    )
+    unused = (letter for code in range(ord("α"), 0x10000) if (letter := chr(code)).isalpha() and letter not in used)
     return [next(unused) for _ in range(count)]
 
 
@@ -162,9 +158,7 @@ def _name_axes(equation: Equation, shapes: Sequence[Shape]) -> list[list[_Axis]]
     return [[(mode, size, size != 1 or broadcast.get(mode, 1) == 1) for mode, size in axes] for axes in named]
 
 
-def _sizes(
-    equation: Equation, named: Sequence[Sequence[_Axis]]
-) -> tuple[dict[str, int], dict[str, list[int]]]:
+def _sizes(equation: Equation, named: Sequence[Sequence[_Axis]]) -> tuple[dict[str, int], dict[str, list[int]]]:
     """Check that sizes agree; return those of plain modes, and those of convolved modes by operand."""
     sizes: dict[str, int] = {}
     owner: dict[str, int] = {}
@@ -173,7 +167,7 @@ def _sizes(
         for mode, size, keep in axes:
             if size < 1:
                 raise ConvEinsumError(
-                    f"operand {i} has size {size} along mode {mode!r}; every mode needs at least one element",
+                    f"operand {i} has size {size} along {_name(equation, mode)}; every mode needs at least one element",
                     equation.text,
                     _place(equation, i, mode),
                 )
@@ -181,7 +175,8 @@ def _sizes(
                 convolved[mode][i] = size
             elif keep and sizes.setdefault(mode, size) != size:
                 raise ConvEinsumError(
-                    f"operands {owner[mode]} and {i} disagree on mode {mode!r}: sizes {sizes[mode]} and {size}",
+                    f"operands {owner[mode]} and {i} disagree on {_name(equation, mode)}: "
+                    f"sizes {sizes[mode]} and {size}",
                     equation.text,
                     _place(equation, i, mode),
                 )
@@ -194,6 +189,11 @@ def _place(equation: Equation, operand: int, mode: str) -> int:
     """Return where an operand names a mode, be it as part of ``...``."""
     term = equation.operands[operand]
     return term.place(mode if mode in term.modes else ELLIPSIS)
+
+
+def _name(equation: Equation, mode: str) -> str:
+    """Return what a message calls a mode."""
+    return f"mode {mode!r}" if mode in equation.text else "a mode of '...'"
 
 
 def _operand(shape: Shape, axes: Sequence[_Axis], needed: Sequence[str]) -> Operand:

@@ -1,19 +1,17 @@
-"""The PyTorch operations that steps are lowered to, with everything that depends on shapes prepared.
+"""The PyTorch operations that steps are lowered to, as the Python expressions that run them.
 
-All are plain objects with slots: they pickle, copy, and are traced by ``torch.compile`` and ``torch.export``.
+A step is written out once, with everything that depends on shapes as constants, so that running it costs what the
+same line written by hand costs.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 Ints = tuple[int, ...]
-
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_TRANSPOSED = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class Operation(Protocol):
@@ -23,8 +21,8 @@ class Operation(Protocol):
     def name(self) -> str:
         """What a table calls the operation."""
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
-        """Combine two tensors."""
+    def code(self, left: str, right: str, /) -> str:
+        """Return the expression that combines two tensors, which have names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +35,21 @@ class View:
     order: Ints | None
     shape: Ints | None
 
-    def __call__(self, x: Tensor) -> Tensor:
-        # The functions parse their arguments faster than the methods do.
+    def code(self, x: str) -> str:
+        """Return the expression that views ``x``."""
         if self.order is not None:
-            x = torch.permute(x, self.order)
-        return x if self.shape is None else torch.reshape(x, self.shape)
+            x = f"permute({x}, {self.order})"
+        return reshaped(x, self.shape)
+
+
+def viewed(x: str, view: View | None) -> str:
+    """Return the expression that views ``x``, or leaves it if there is no view."""
+    return x if view is None else view.code(x)
+
+
+def reshaped(x: str, shape: Ints | None) -> str:
+    """Return the expression that gives ``x`` a shape, or leaves it if there is none."""
+    return x if shape is None else f"reshape({x}, {shape})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,36 +59,35 @@ class Drop:
     axes: Ints
     summed: bool
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return x.sum(self.axes) if self.summed else x.squeeze(self.axes)
+    def code(self, x: str) -> str:
+        """Return the expression that drops axes of ``x``."""
+        return f"{x}.sum({self.axes})" if self.summed else f"{x}.squeeze({self.axes})"
 
 
 @dataclass(frozen=True, slots=True)
 class Pad:
-    """Extend axes by zeros or periodically: ``sides`` holds (left, right) of every axis, of the last one last."""
+    """Extend the last axes by zeros or periodically; ``sides`` holds (left, right) of each, in order."""
 
     sides: tuple[tuple[int, int], ...]
     circular: bool
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if not self.circular:
-            return F.pad(x, [side for pair in reversed(self.sides) for side in pair])
-        for axis, (left, right) in enumerate(self.sides, start=x.ndim - len(self.sides)):
-            if left or right:
-                x = _wrap(x, axis, left, right)
-        return x
+    def code(self, x: str) -> str:
+        """Return the expression that pads ``x``."""
+        if self.circular:
+            return f"wrap({x}, {self.sides})"
+        return f"pad({x}, {tuple(side for pair in reversed(self.sides) for side in pair)})"
 
 
-def _wrap(x: Tensor, axis: int, left: int, right: int) -> Tensor:
-    """Extend one axis periodically; PyTorch's own padding stops at one period and at three axes."""
-    size = x.shape[axis]
-    periods = 1 + left // size + right // size
-    pieces = [
-        x.narrow(axis, size - left % size, left % size),
-        *[x] * periods,
-        x.narrow(axis, 0, right % size),
-    ]
-    return torch.cat([piece for piece in pieces if piece.shape[axis]], axis)
+def wrap(x: Tensor, sides: tuple[tuple[int, int], ...]) -> Tensor:
+    """Extend the last axes periodically; PyTorch's own padding stops at one period and at three axes."""
+    for axis, (left, right) in enumerate(sides, start=x.ndim - len(sides)):
+        if left or right:
+            size = x.shape[axis]
+            last = x.narrow(axis, size - left % size, left % size)
+            first = x.narrow(axis, 0, right % size)
+            pieces = [last, *[x] * (1 + left // size + right // size), first]
+            x = torch.cat([piece for piece in pieces if piece.shape[axis]], axis)
+    return x
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,10 +99,9 @@ class Multiply:
 
     name = "multiply"
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
-        if self.left is not None:
-            left = self.left(left)
-        return left * (right if self.right is None else self.right(right))
+    def code(self, left: str, right: str, /) -> str:
+        """Return the product."""
+        return f"{viewed(left, self.left)} * {viewed(right, self.right)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,25 +117,18 @@ class MatMul:
     def name(self) -> str:
         return "bmm" if self.batched else "mm"
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
-        if self.left is not None:
-            left = self.left(left)
-        if self.right is not None:
-            right = self.right(right)
-        product = torch.bmm(left, right) if self.batched else torch.mm(left, right)
-        return product if self.shape is None else torch.reshape(product, self.shape)
+    def code(self, left: str, right: str, /) -> str:
+        """Return the product."""
+        return reshaped(f"{self.name}({viewed(left, self.left)}, {viewed(right, self.right)})", self.shape)
 
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
     """Convolution of a feature [N, groups * C, *S] with a kernel [groups * O, C, *K].
 
-    ``pad`` is the padding that PyTorch's convolutions do not do themselves, ``flip`` the kernel axes on which
-    the convolution is a full one, of two kernels; ``shape`` splits the axes of the result.
-
-    ``compact`` and ``clone`` give the kernel and the feature ordinary strides if the kernel needs a gradient:
-    PyTorch's own convolution on the CPU, as for float64, refuses to compute it for some strides that could be
-    called channels_last ("grad_weight must be contiguous", torch 2.13).
+    ``pad`` is the padding that PyTorch's convolutions do not do themselves, ``flip`` the kernel axes on which the
+    convolution is a full one, of two kernels; ``shape`` splits the axes of the result. ``compact`` and ``clone``
+    give the kernel and the feature ordinary strides, see :func:`compact`.
     """
 
     name: str
@@ -145,30 +144,38 @@ class Convolution:
     compact: bool
     clone: bool
 
-    def __call__(self, feature: Tensor, kernel: Tensor) -> Tensor:
-        if self.feature is not None:
-            feature = self.feature(feature)
-        if self.kernel is not None:
-            kernel = self.kernel(kernel)
+    def code(self, left: str, right: str, /) -> str:
+        """Return the convolution of the feature ``left`` with the kernel ``right``."""
+        feature, kernel = viewed(left, self.feature), viewed(right, self.kernel)
         if self.pad is not None:
-            feature = self.pad(feature)
+            feature = self.pad.code(feature)
         if self.flip:
-            kernel = kernel.flip(self.flip)
-        if self.compact and kernel.requires_grad:
-            kernel = kernel.contiguous()
-        if self.clone and kernel.requires_grad:
-            feature = feature.clone(memory_format=torch.contiguous_format)
-        convolution = _CONVOLUTIONS[len(self.stride)]
-        result = convolution(feature, kernel, None, self.stride, self.padding, self.dilation, self.groups)
-        return result if self.shape is None else torch.reshape(result, self.shape)
+            kernel = f"{kernel}.flip({self.flip})"
+        if self.compact:
+            kernel = f"compact({kernel}, {right})"
+        if self.clone:
+            feature = f"fresh({feature}, {right})"
+        settings = f"{self.stride}, {self.padding}, {self.dilation}, {self.groups}"
+        return reshaped(f"conv{len(self.stride)}d({feature}, {kernel}, None, {settings})", self.shape)
+
+
+def compact(x: Tensor, kernel: Tensor) -> Tensor:
+    """Make a tensor contiguous if the kernel that it is convolved with, or is, needs a gradient.
+
+    PyTorch's own convolution on the CPU, as for float64, refuses to compute that gradient for some strides that
+    could be called channels_last: "grad_weight must be contiguous" (torch 2.13).
+    """
+    return x.contiguous() if kernel.requires_grad else x
+
+
+def fresh(x: Tensor, kernel: Tensor) -> Tensor:
+    """Copy a tensor, for the same reason: a contiguous one may still have odd strides where its size is 1."""
+    return x.clone(memory_format=torch.contiguous_format) if kernel.requires_grad else x
 
 
 @dataclass(frozen=True, slots=True)
 class TransposedConvolution:
-    """Full convolution of two kernels, [N, groups * C, *K] and [groups * C, O, *K'].
-
-    They are made contiguous for the reason that :class:`Convolution` gives.
-    """
+    """Full convolution of two kernels, [N, groups * C, *K] and [groups * C, O, *K']."""
 
     left: View | None
     right: View | None
@@ -180,15 +187,11 @@ class TransposedConvolution:
     def name(self) -> str:
         return f"conv_transpose{self.dim}d"
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
-        if self.left is not None:
-            left = self.left(left)
-        if self.right is not None:
-            right = self.right(right)
-        if right.requires_grad:
-            left, right = left.contiguous(), right.contiguous()
-        result = _TRANSPOSED[self.dim](left, right, None, 1, 0, 0, self.groups)
-        return result if self.shape is None else torch.reshape(result, self.shape)
+    def code(self, left: str, right: str, /) -> str:
+        """Return the full convolution."""
+        first = f"compact({viewed(left, self.left)}, {right})"
+        second = f"compact({viewed(right, self.right)}, {right})"
+        return reshaped(f"{self.name}({first}, {second}, None, 1, 0, 0, {self.groups})", self.shape)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,13 +205,14 @@ class Unfold:
     windows: tuple[tuple[int, int, int, int], ...]
     flip: Ints
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def code(self, x: str) -> str:
+        """Return the windows of ``x``."""
         for pad in self.pads:
-            x = pad(x)
+            x = pad.code(x)
         if self.flip:
-            x = x.flip(self.flip)
+            x = f"{x}.flip({self.flip})"
         for axis, support, stride, dilation in self.windows:
-            x = x.unfold(axis, support, stride)[..., ::dilation]
+            x = f"{x}.unfold({axis}, {support}, {stride})[..., ::{dilation}]"
         return x
 
 
@@ -224,5 +228,25 @@ class Windows:
     def name(self) -> str:
         return f"unfold + {self.product.name}"
 
-    def __call__(self, left: Tensor, right: Tensor) -> Tensor:
-        return self.product(self.left(left), self.right(right))
+    def code(self, left: str, right: str, /) -> str:
+        """Return the product of the windows."""
+        return self.product.code(self.left.code(left), self.right.code(right))
+
+
+NAMES: dict[str, Any] = {
+    "permute": torch.permute,  # the functions parse their arguments faster than the methods do
+    "reshape": torch.reshape,
+    "pad": F.pad,
+    "wrap": wrap,
+    "compact": compact,
+    "fresh": fresh,
+    "mm": torch.mm,
+    "bmm": torch.bmm,
+    "conv1d": F.conv1d,
+    "conv2d": F.conv2d,
+    "conv3d": F.conv3d,
+    "conv_transpose1d": F.conv_transpose1d,
+    "conv_transpose2d": F.conv_transpose2d,
+    "conv_transpose3d": F.conv_transpose3d,
+}
+"""What the names in the expressions mean."""

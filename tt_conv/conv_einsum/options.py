@@ -37,9 +37,7 @@ class Options:
 DEFAULTS = Options()
 
 
-def checked_options(
-    text: str, stride: object, padding: object, dilation: object, padding_mode: object
-) -> Options:
+def checked_options(text: str, stride: object, padding: object, dilation: object, padding_mode: object) -> Options:
     """Return the options in their hashable form.
 
     Raises
@@ -54,7 +52,7 @@ def checked_options(
         frozen_padding: object = tuple((mode, _padding(text, p, mode)) for mode, p in padding.items())
     elif isinstance(padding, Sequence) and not isinstance(padding, str):
         raise ConvEinsumError(
-            f"padding {padding!r}: a (left, right) pair belongs to one mode, so write {{mode: (left, right)}}",
+            f"padding {padding!r}: a (left, right) pair belongs to one mode; write {{mode: (left, right)}}",
             text,
         )
     else:
@@ -74,9 +72,7 @@ def check_modes(equation: Equation, options: Options) -> None:
         if isinstance(value, tuple):
             for mode, _ in value:
                 if mode not in equation.convolved:
-                    raise ConvEinsumError(
-                        f"{name} names the mode {mode!r}, which is not convolved", equation.text
-                    )
+                    raise ConvEinsumError(f"{name} names the mode {mode!r}, which is not convolved", equation.text)
         elif not equation.convolved and value not in (getattr(DEFAULTS, name), "valid"):
             raise ConvEinsumError(f"{name} is {value!r}, but the equation convolves no mode", equation.text)
     if options.padding_mode != DEFAULTS.padding_mode and not equation.convolved:

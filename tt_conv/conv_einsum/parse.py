@@ -157,9 +157,7 @@ def _convolved(text: str, tokens: _Tokens | None, operands: tuple[Term, ...]) ->
     modes: list[str] = []
     for token, place in tokens:
         if token in (",", ELLIPSIS):
-            raise ConvEinsumError(
-                f"only letters follow '|', one per convolved mode, not {token!r}", text, place
-            )
+            raise ConvEinsumError(f"only letters follow '|', one per convolved mode, not {token!r}", text, place)
         if token in modes:
             raise ConvEinsumError(f"the convolved mode {token!r} is named twice", text, place)
         if not any(token in term.modes for term in operands):
@@ -195,6 +193,4 @@ def _check_convolved(equation: Equation, tokens: _Tokens | None) -> None:
                 place,
             )
         if mode not in equation.output.modes:
-            raise ConvEinsumError(
-                f"the convolved mode {mode!r} is missing from the output", equation.text, place
-            )
+            raise ConvEinsumError(f"the convolved mode {mode!r} is missing from the output", equation.text, place)

@@ -1,7 +1,7 @@
 """Which order of evaluation: exact search, opt_einsum's optimizers, or the caller's own path."""
 
 from collections.abc import Callable, Collection, Sequence
-from typing import cast
+from typing import Any, TypeAlias, cast
 
 from opt_einsum import paths
 from opt_einsum.paths import PathOptimizer
@@ -16,7 +16,7 @@ from tt_conv.conv_einsum.search import Tree, cheapest, steps_of, tree_of
 Path = list[tuple[int, ...]]
 """opt_einsum's: each entry names positions in the current list; the result goes to its end."""
 
-Optimize = str | bool | PathOptimizer | Collection[Sequence[int]]
+Optimize: TypeAlias = Any
 
 Steps = tuple[tuple[int, int], ...]
 """The subsets that each step combines, in the order in which they run."""
@@ -34,8 +34,8 @@ def plan(network: Network, usage: Usage, optimize: Optimize, memory_limit: int |
     usage : Usage
         What the costs are for.
     optimize : str, bool, PathOptimizer or path
-        ``"auto"`` and ``"optimal"`` search exactly, ``"auto"`` up to 8 operands; other names are opt_einsum's;
-        False is left to right.
+        ``"auto"`` and ``"optimal"`` search exactly, ``"auto"`` up to 8 operands; other names are
+        opt_einsum's; False is left to right.
     memory_limit : int, "max_input" or None
         Largest number of elements of any result, the output included; -1 and None mean no limit,
         "max_input" the largest operand or output.
@@ -81,13 +81,11 @@ def limit_in_elements(model: CostModel, memory_limit: int | str | None) -> int |
     if memory_limit is None or (is_int(memory_limit) and memory_limit == -1):
         return None
     if isinstance(memory_limit, str) and memory_limit == "max_input":
-        return max(
-            model.elements(everything), *(model.elements(1 << i) for i in range(everything.bit_length()))
-        )
+        return max(model.elements(everything), *(model.elements(1 << i) for i in range(everything.bit_length())))
     if not is_int(memory_limit) or cast(int, memory_limit) < 1:
         raise ConvEinsumError(
-            "memory_limit must be a number of elements of at least 1, 'max_input', or -1 or None for no limit; "
-            f"got {memory_limit!r}",
+            "memory_limit must be a number of elements of at least 1, 'max_input', or -1 or None for no "
+            f"limit; got {memory_limit!r}",
             model.network.equation.text,
         )
     return int(memory_limit)
@@ -113,7 +111,7 @@ def checked_path(text: str, path: object) -> tuple[tuple[int, ...], ...]:
     entries = path if isinstance(path, Collection) and not isinstance(path, str) else [path]
     if not all(isinstance(entry, Collection) and all(map(is_int, entry)) for entry in entries):
         raise ConvEinsumError(
-            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or False, got {path!r}",
+            f"optimize must be a name, a path such as [(0, 1), (0, 1)], a PathOptimizer or a bool; got {path!r}",
             text,
         )
     return tuple(tuple(map(int, cast(Collection, entry))) for entry in entries)
@@ -125,11 +123,7 @@ def steps_of_path(model: CostModel, path: Collection[Sequence[int]], limit: int 
     current = [1 << i for i in range(len(model.network.operands))]
     steps: list[tuple[int, int]] = []
     for entry in path:
-        if (
-            not entry
-            or len(set(entry)) != len(entry)
-            or not all(0 <= place < len(current) for place in entry)
-        ):
+        if not entry or len(set(entry)) != len(entry) or not all(0 <= place < len(current) for place in entry):
             raise ConvEinsumError(
                 f"the path {path!r} combines {tuple(entry)} where {len(current)} operands are left: expected "
                 f"distinct positions from 0 to {len(current) - 1}",
@@ -183,8 +177,8 @@ def _combine_exactly(model: CostModel, leaves: Sequence[int], limit: int | None)
 def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> Steps:
     """Ask an optimizer of opt_einsum's interface.
 
-    It knows one size per label. A kernel's convolved mode becomes a label of its own: it multiplies the cost of
-    the step in which the kernel goes and is gone after that, which is right whenever the kernel meets the
+    It knows one size per label. A kernel's convolved mode becomes a label of its own: it multiplies the cost
+    of the step in which the kernel goes and is gone after that, which is right whenever the kernel meets the
     feature, and forgets the size of kernels that were combined.
     """
     network = model.network
@@ -198,9 +192,7 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
             geometry = network.convolved.get(mode)
             label = mode if geometry is None or geometry.feature == i else f"{mode}{i}"
             if geometry is not None:
-                sizes[label] = (
-                    max(geometry.sizes[i], geometry.output_size) if label == mode else geometry.sizes[i]
-                )
+                sizes[label] = max(geometry.sizes[i], geometry.output_size) if label == mode else geometry.sizes[i]
             labels.add(label)
         inputs.append(frozenset(labels))
     path = optimizer(inputs, frozenset(network.output), sizes, limit)
@@ -210,7 +202,6 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
 def _over_the_limit(model: CostModel, limit: int) -> ConvEinsumError:
     size = model.elements(model.network.everything)
     return ConvEinsumError(
-        f"no path was found whose results all keep within memory_limit={limit} elements "
-        f"(the output alone has {size})",
+        f"no path was found whose results all keep within memory_limit={limit} elements (the output alone has {size})",
         model.network.equation.text,
     )

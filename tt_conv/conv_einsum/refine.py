@@ -36,9 +36,7 @@ def _rearrange(model: CostModel, tree: Tree, limit: int | None) -> Tree:
         return tree
     pieces: dict[int, Tree] = {subset_of(part): part for part in tree}
     while len(pieces) < PIECES:
-        opened = max(
-            (s for s, part in pieces.items() if not isinstance(part, int)), key=model.elements, default=0
-        )
+        opened = max((s for s, part in pieces.items() if not isinstance(part, int)), key=model.elements, default=0)
         if not opened:
             break
         part = pieces.pop(opened)
@@ -47,7 +45,7 @@ def _rearrange(model: CostModel, tree: Tree, limit: int | None) -> Tree:
     best = cheapest(model, list(pieces), limit)
     if best is None:
         return tree
-    return _substitute(best, {s: part for s, part in pieces.items()}, model, limit)
+    return _substitute(best, pieces, model, limit)
 
 
 def _substitute(tree: Tree, pieces: dict[int, Tree], model: CostModel, limit: int | None) -> Tree:

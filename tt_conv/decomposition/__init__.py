@@ -1,0 +1,6 @@
+"""Decomposition of dense kernels into convolutional tensor-trains."""
+
+from tt_conv.decomposition.decompose import PoorFitWarning, conv_tt
+from tt_conv.decomposition.second_moment import input_second_moment
+
+__all__ = ["PoorFitWarning", "conv_tt", "input_second_moment"]

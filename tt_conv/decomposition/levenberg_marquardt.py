@@ -88,10 +88,12 @@ def descend(
     cores = [core.clone() for core in (orthonormalise(cores) if everything else cores)]
     fit = problem.fit(cores)
     error = fit.squared_error.clone()
+    norm = math.sqrt(problem.squared_norm)
+    if float(error.min().sqrt()) <= target * norm:
+        return Descent(cores, error.sqrt() / norm, [float(error.min().sqrt()) / norm])
     matrix, rhs = problem.normal_equations(cores, fit, free)
     damping = 1e-3 * matrix.diagonal(dim1=1, dim2=2).amax(1).clamp_min(1e-300)
     growth = torch.full_like(damping, 2.0)
-    norm = math.sqrt(problem.squared_norm)
     trace = [error.clone()]
     active = torch.arange(len(error), device=error.device)
     for _ in range(iterations):

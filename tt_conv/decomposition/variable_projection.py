@@ -11,6 +11,7 @@ At one frequency, with C_m = G_M ... G_m and v_m = u_m + G_{m-1} v_{m-1},
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -27,17 +28,24 @@ RIDGE = 1e-14
 
 @dataclass(frozen=True)
 class Frame:
-    """Frames that the same terms see, side by side.
+    """Frames that are seen by the same terms, side by side.
 
     Attributes
     ----------
     target : Tensor [F, O, columns], complex
         What the train must produce, multiplied by the grid's scale.
     terms : tuple of (level, projection kernel size)
+    numbers : tuple of int
+        The frames, in the order of their columns.
     """
 
     target: Tensor
     terms: tuple[Term, ...]
+    numbers: tuple[int, ...]
+
+    def entries(self, rank: tuple[int, ...]) -> int:
+        """Unknowns per column: taps and channels of all projections."""
+        return sum(rank[level] * math.prod(size) for level, size in self.terms)
 
 
 @dataclass
@@ -162,10 +170,7 @@ class VariableProjection:
             for part, (level, _) in zip(solution.split(counts, 1), frame.terms, strict=True)
         ]
         residual = frame.target - sum(
-            (
-                chains[level] @ grid.spectrum(p, size)
-                for p, (level, size) in zip(projections, frame.terms, strict=True)
-            ),
+            (chains[level] @ grid.spectrum(p, size) for p, (level, size) in zip(projections, frame.terms, strict=True)),
             chains[-1].new_zeros(()),
         )
         return Projection(factor, projections, residual)
@@ -238,7 +243,12 @@ class VariableProjection:
         return torch.cat(parts, 1)
 
     def _coupling(
-        self, cores: list[Tensor], fit: Fit, terms: tuple[Term, ...], sums: list[Tensor | None], free: list[int]
+        self,
+        cores: list[Tensor],
+        fit: Fit,
+        terms: tuple[Term, ...],
+        sums: list[Tensor | None],
+        free: list[int],
     ) -> Tensor:
         """Inner products of projections and cores, [batch, Q, columns, n]."""
         columns = next(v for v in reversed(sums) if v is not None).shape[-1]
@@ -258,4 +268,3 @@ class VariableProjection:
                 row.append(torch.einsum("nstrabi->nsritab", gram).flatten(4).flatten(1, 2))
             rows.append(torch.cat(row, 3))
         return torch.cat(rows, 1)
-

@@ -6,8 +6,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from tt_conv._arguments import positive_int
+from tt_conv._boundary import extend
 from tt_conv.conv_tt_layer import ConvTT
-from tt_conv.layers.engine import Recurrence, RegisterRecurrence, WindowRecurrence
+from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -70,7 +72,7 @@ class ConvTTLSTMCell(RecurrentCell):
         dtype: torch.dtype | None = None,
     ) -> None:
         recurrent = ConvTT(
-            hidden_channels,
+            positive_int(hidden_channels, "hidden_channels"),
             4 * hidden_channels,
             kernel_size,
             order=order,
@@ -101,7 +103,15 @@ class ConvTTLSTMCell(RecurrentCell):
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
         recurrent = self.recurrent.bind_for(hidden[-1])
-        return self.input_conv(x) + recurrent(self.recurrent.windows(hidden))
+        return self.input_gates(x) + recurrent(self.recurrent.windows(hidden))
+
+    def input_gates(self, x: Tensor) -> Tensor:
+        """Return what the frame alone gives to the gates, ``[batch, 4 * hidden, *spatial]``."""
+        if self.recurrent.boundary != "circular":
+            return self.input_conv(x)
+        # torch.nn's own periodic padding refuses frames smaller than half a kernel.
+        half = [(k - 1) // 2 for k in self.kernel_size]
+        return CONVOLVE[self.dim](extend(x, half, "circular"), self.input_conv.weight)
 
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""

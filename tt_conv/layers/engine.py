@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 State: TypeAlias = tuple[Tensor, ...]
 """The last hidden states and the cell state, ``(h_{t-N+1}, ..., h_t, c_t)``, each ``[batch, hidden, *spatial]``."""
 
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TYPICAL_LENGTH = 10
 """Steps that the planner expects of a sequence; it weighs work on the weights alone against work per step."""
 
@@ -81,7 +81,7 @@ class ConvLSTMRecurrence(Recurrence):
 
     def gates(self, x: Tensor) -> Tensor:
         joined = torch.cat([x, self.hidden[-1]], dim=1)
-        return _CONVOLUTIONS[self.cell.dim](joined, self.weight, self.bias, padding=self.padding)
+        return CONVOLVE[self.cell.dim](joined, self.weight, self.bias, padding=self.padding)
 
 
 class WindowRecurrence(Recurrence):
@@ -89,11 +89,11 @@ class WindowRecurrence(Recurrence):
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.input_conv, self.train = cell.input_conv, cell.recurrent
+        self.input_gates, self.train = cell.input_gates, cell.recurrent
         self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
 
     def gates(self, x: Tensor) -> Tensor:
-        return self.input_conv(x) + self.evaluate(self.train.windows(self.hidden))
+        return self.input_gates(x) + self.evaluate(self.train.windows(self.hidden))
 
 
 class RegisterRecurrence(Recurrence):

@@ -204,7 +204,7 @@ class FramePredictor(nn.Module):
         return unfold_patches(x, self.patch_size, self.dim)
 
     def _check_sides(self, sides: Sequence[int]) -> None:
-        if any(side % self.patch_size for side in sides):
+        if any(side < 1 or side % self.patch_size for side in sides):
             raise ValueError(f"patch_size={self.patch_size} must divide every side of a frame, got {tuple(sides)}")
 
     def cells(self) -> list[RecurrentCell]:
@@ -215,6 +215,7 @@ class FramePredictor(nn.Module):
         """Return the multiply-adds of the convolutions for one frame ``[in_channels, *spatial_size]``."""
         if len(spatial_size) != self.dim:
             raise ValueError(f"spatial_size must have {self.dim} sizes, got {tuple(spatial_size)}")
+        self._check_sides(spatial_size)
         patches = tuple(side // self.patch_size for side in spatial_size)
         cells = sum(cell.macs(patches) for cell in self.cells())
         return cells + self.output.weight.numel() * math.prod(patches)

@@ -32,7 +32,7 @@ def load_published_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor
     Raises
     ------
     TypeError
-        If ``module`` has no published counterpart.
+        If ``module`` has no published counterpart, or ``state_dict`` is no mapping from names to tensors.
     ValueError
         If names are missing or left over, or a shape does not fit; the message lists them.
 
@@ -46,6 +46,11 @@ def load_published_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor
     >>> cell.conv.bias.sum().item()
     8.0
     """
+    if not isinstance(state_dict, Mapping):
+        raise TypeError(f"state_dict must be a mapping from names to tensors, got {type(state_dict).__name__}")
+    for name, value in state_dict.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise TypeError(f"state_dict must map names to tensors, got {name!r}: {type(value).__name__}")
     state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
     targets = dict(_targets(module))
     missing = sorted(set(targets) - set(state_dict))
@@ -53,7 +58,7 @@ def load_published_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor
     problems = [f"missing: {', '.join(missing)}"] if missing else []
     problems += [f"not in this {type(module).__name__}: {', '.join(unexpected)}"] if unexpected else []
     pieces = {}
-    for name in targets.keys() & state_dict.keys():
+    for name in (name for name in targets if name in state_dict):
         try:
             parameters, split = targets[name]
             pieces[name] = split(state_dict[name], parameters)

@@ -6,7 +6,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tt_conv._arguments import check_shape, odd_kernel_size, positive_int, spatial_dim
+from tt_conv._arguments import (
+    check_dtype,
+    check_shape,
+    check_state,
+    odd_kernel_size,
+    positive_int,
+    spatial_dim,
+)
 from tt_conv.layers.engine import Recurrence, State
 from tt_conv.layers.gates import lstm_update
 
@@ -71,6 +78,7 @@ class RecurrentCell(nn.Module, ABC):
             If ``x`` or ``state`` has another shape.
         """
         check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
+        check_dtype(x, "x", next(self.parameters()))
         if state is None:
             state = self.zero_state(x)
         else:
@@ -82,6 +90,7 @@ class RecurrentCell(nn.Module, ABC):
     def begin(self, x: Tensor, state: Sequence[Tensor] | None = None) -> Recurrence:
         """Prepare a walk through a sequence of frames like ``x`` ``[batch, in_channels, *spatial]``."""
         check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
+        check_dtype(x, "x", next(self.parameters()))
         if state is None:
             return self.recurrence(self.zero_state(x), from_zero=True)
         self._check_state(x, state)
@@ -89,14 +98,7 @@ class RecurrentCell(nn.Module, ABC):
 
     def _check_state(self, x: Tensor, state: Sequence[Tensor]) -> None:
         expected = (x.shape[0], self.hidden_channels, *x.shape[2:])
-        if len(state) != self.steps + 1:
-            raise ValueError(
-                f"state must be {self.steps} hidden states and the cell state, {self.steps + 1} tensors in all, "
-                f"got {len(state)}"
-            )
-        for n, value in enumerate(state):
-            if value.shape != expected:
-                raise ValueError(f"state[{n}] must have shape {expected}, got {tuple(value.shape)}")
+        check_state(state, self.steps + 1, expected, x, f"{self.steps} hidden states and the cell state")
 
 
 class RecurrentLayer(nn.Module):

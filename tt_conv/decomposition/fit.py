@@ -1,0 +1,60 @@
+"""From a dense kernel in float64 to the factors of one train: search, expand, refine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tt_conv.decomposition.matrix_free import Factors, Metric
+from tt_conv.decomposition.polish import polish
+from tt_conv.decomposition.search import find_cores
+from tt_conv.decomposition.sketch import expand, sketch
+from tt_conv.decomposition.train import Target, Train
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the search and the refinement may spend.
+
+    Attributes
+    ----------
+    seed : int
+        Of the random starts.
+    restarts : int
+        Rounds of the search.
+    iterations : int
+        Limit of the refinement.
+    """
+
+    seed: int
+    restarts: int
+    iterations: int
+
+
+def fit_train(
+    train: Train, kernel: Tensor, settings: Settings, metric: Metric | None = None
+) -> tuple[Factors, list[float]]:
+    """Find the factors of a train for a dense kernel.
+
+    Parameters
+    ----------
+    train : Train
+    kernel : Tensor [O, I, N, *K]
+        In float64, its support that of the train.
+    settings : Settings
+    metric : callable, optional
+        Second moment of the input, for the refinement.
+
+    Returns
+    -------
+    Factors, list of float
+        And the relative errors of the refinement, never increasing.
+    """
+    small_train, small_kernel, outputs = sketch(train, kernel)
+    generator = torch.Generator().manual_seed(settings.seed)
+    found = find_cores(Target(small_train, small_kernel), generator, settings.restarts)
+    target = Target(train, kernel)
+    cores = expand(target, kernel, found, outputs)
+    return polish(target, cores, iterations=settings.iterations, metric=metric)
