@@ -105,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OF_THE_EXTRA:
-        return f"this needs {error.name}, which is not installed: pip install 'tt-conv[applications]'"
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in _OF_THE_EXTRA:
+        return f"this needs {package}, which is not installed: pip install 'tt-conv[applications]'"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())
