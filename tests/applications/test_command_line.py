@@ -91,7 +91,7 @@ def raising(error: BaseException) -> Any:
     [
         (
             ModuleNotFoundError("No module named 'lightning'", name="lightning.pytorch"),
-            "pip install 'tt-conv[applications]'",
+            "this needs lightning, which is not installed: pip install 'tt-conv[applications]'",
         ),
         (PermissionError(13, "Permission denied", "/somewhere/out"), "/somewhere/out: Permission denied"),
         (ValueError("two\n  lines"), "two lines"),

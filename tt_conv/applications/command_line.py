@@ -11,10 +11,10 @@ from tt_conv.applications.explain import words_of_explain
 _OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "jsonargparse", "docstring_parser"}
 
 
-def demo(out: str | None = None, steps: int = 1000, seed: int = 0) -> None:
+def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
     """Train ConvLSTM and ConvTT-LSTM on moving digits, side by side, and show what they learned.
 
-    Takes about two minutes on two cores. Ctrl-C stops the training and shows what was learned until then.
+    Takes one to two minutes on two cores. Ctrl-C stops the training and shows what was learned until then.
 
     Args:
         out: Folder for the table, curves, strips and animation; nothing in an existing one is overwritten.
@@ -105,8 +105,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    if isinstance(error, ModuleNotFoundError) and (error.name or "").partition(".")[0] in _OF_THE_EXTRA:
-        return f"this needs {error.name}, which is not installed: pip install 'tt-conv[applications]'"
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package in _OF_THE_EXTRA:
+        return f"this needs {package}, which is not installed: pip install 'tt-conv[applications]'"
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())

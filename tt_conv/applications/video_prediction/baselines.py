@@ -8,14 +8,14 @@ def copy_last(frames: Tensor, future: int) -> Tensor:
 
     Parameters
     ----------
-    frames : Tensor [B, T, C, *S]
+    frames : Tensor ``[B, T, C, *S]``
         The given frames, oldest first.
     future : int
         Number of frames to predict.
 
     Returns
     -------
-    Tensor [B, future, C, *S]
+    Tensor ``[B, future, C, *S]``
 
     Examples
     --------

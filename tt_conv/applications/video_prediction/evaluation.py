@@ -75,7 +75,7 @@ def milliseconds_per_frame(
     ----------
     models : mapping
         Models by name.
-    frames : Tensor [B, T, C, *S]
+    frames : Tensor ``[B, T, C, *S]``
         The given frames; the time is per frame of one of the B sequences.
     future : int
         Number of predicted frames.

@@ -12,8 +12,9 @@ Loss = Literal["l1_mse", "cross_entropy"]
 
 
 class FramePrediction(Task):
-    """Trains a model to predict the frames 2, 3, ... of sequences [B, T, C, *S] with values from 0 to 1.
+    """Trains a model to predict the next frames of sequences.
 
+    The sequences are ``[B, T, C, *S]`` with values from 0 to 1; the model predicts their frames 2 .. T.
     While there are given frames, the model predicts each frame from the true ones before it; after that from
     its own predictions. The loss is the mean over all its outputs.
 
@@ -77,7 +78,7 @@ class FramePrediction(Task):
         return future if progress >= self.growth else 1 + int(future * progress / self.growth)
 
     def loss(self, batch: Tensor, progress: float = 1.0) -> Tensor:
-        """Loss on sequences [B, T, C, *S]; ``progress`` is the share of the training that is done."""
+        """Loss on sequences ``[B, T, C, *S]``; ``progress`` is the share of the training that is done."""
         future = self.future(batch.shape[1], progress)
         predicted = self.model(batch[:, : self.given], future)
         target = batch[:, 1 : self.given + future]
