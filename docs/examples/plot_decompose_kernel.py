@@ -40,7 +40,7 @@ def waves(batch: int, time: int, size: int = 24) -> torch.Tensor:
 # The model: 6 hidden channels see 2 frames through one dense kernel of 7 x 7, which is what is decomposed.
 channels, steps, size = 6, 2, 7
 lift = torch.nn.Conv2d(1, channels, 3, padding=1, padding_mode="circular")
-dense = torch.nn.Parameter(0.02 * torch.randn(channels, channels, steps, size, size))
+dense = torch.nn.Parameter(0.001 * torch.randn(channels, channels, steps, size, size))
 read = torch.nn.Conv2d(channels, 1, 1)
 fresh = dense.detach().clone()
 optimizer = torch.optim.AdamW([dense, *lift.parameters(), *read.parameters()], lr=4e-3, weight_decay=0.1)
