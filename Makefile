@@ -33,10 +33,12 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV), once; this takes a minute or two ..."
 	$(INSTALL) -e '.[applications]'
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV), once; this takes a minute or two ..."
 	$(INSTALL) -e '.[applications,test]'
 	@touch $@
 

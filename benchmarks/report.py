@@ -28,7 +28,7 @@ def page(path: Path) -> str:
     title, _, rest = description.partition("\n")
     title = title.rstrip(".")
     machine = ", ".join(f"{key} {value}" for key, value in data["machine"].items())
-    command = f"python -m benchmarks.run --only {path.stem.split('.')[0]}"
+    command = data.get("command", f"python -m benchmarks.run --only {path.stem.split('.')[0]}")
     lines = [title, "=" * len(title), rest, "", f"Machine: {machine}.", "", f"Command: ``{command}``.", "", "::", ""]
     lines += [f"    {line}".rstrip() for line in module.table(data["results"]).splitlines()]
     return "\n".join(lines) + "\n"

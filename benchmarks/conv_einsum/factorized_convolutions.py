@@ -9,6 +9,7 @@ TensorLy-Torch gives the parameter budget. Every contender runs in its better me
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -289,7 +290,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
         for result in results(device, settings, [result["case"] for result in kept]):
             kept.append(result)
-            write_json(options.out, {"machine": machine(device), "time": time.time(), "results": kept})
+            command = f"python -m benchmarks.conv_einsum.factorized_convolutions {' '.join(arguments or sys.argv[1:])}"
+            settings_of_run = {"machine": machine(device), "time": time.time(), "command": command}
+            write_json(options.out, {**settings_of_run, "results": kept})
             gains = "  ".join(f"{rival} {gain:.2f}x" for rival, gain in result["gain"].items())
             print(f"{result['case']:44}  {gains}", flush=True)
     print(table(kept))
