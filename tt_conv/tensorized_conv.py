@@ -118,6 +118,8 @@ class TensorizedConv(nn.Module):
         self.out_channels = positive_int(out_channels, "out_channels")
         self.dim = spatial_dim(dim)
         self.factorization = one_of(factorization, "factorization", list(FACTORIZATIONS))
+        if isinstance(optimize, str):
+            conv_einsum_path("ab,bc->ac", (1, 1), (1, 1), shapes=True, optimize=optimize)  # refuses unknown names
         self.optimize = optimize
         channels = (self.in_channels, self.out_channels)
         self._convolution = convolution(

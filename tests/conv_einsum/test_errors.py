@@ -459,3 +459,21 @@ def test_the_first_bad_thing_is_not_hidden_by_the_last():
     operands = torch.ones(2, 3, 5, device="meta"), torch.ones(4, 7, 3, device="meta")
     with pytest.raises(ConvEinsumError, match="7"):
         conv_einsum("bih,oih->boh|h", *operands)
+
+
+@pytest.mark.parametrize("equation", [3, None, b"ij,jk->ik"])
+def test_an_equation_that_is_no_string(equation: object) -> None:
+    with pytest.raises(ConvEinsumError, match="the equation must be a string"):
+        conv_einsum(equation, torch.ones(2, 2), torch.ones(2, 2))
+
+
+@pytest.mark.parametrize("options", [{"stride": 2**70}, {"dilation": 2**40}, {"padding": 10**12}])
+def test_numbers_that_pytorch_cannot_take(options: dict) -> None:
+    with pytest.raises(ConvEinsumError, match="must be at most"):
+        conv_einsum("bihw,oihw->bohw|hw", torch.ones(1, 2, 4, 4), torch.ones(2, 2, 3, 3), **options)
+
+
+def test_bind_takes_a_mapping() -> None:
+    expression = conv_einsum_expression("ij,jk->ik", (2, 2), (2, 2))
+    with pytest.raises(ConvEinsumError, match="bind takes a mapping"):
+        expression.bind(torch.ones(2, 2))

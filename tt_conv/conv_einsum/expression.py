@@ -154,6 +154,10 @@ class ConvEinsumExpression:
         >>> first.grad.shape
         torch.Size([8, 4])
         """
+        if not isinstance(operands, Mapping):
+            raise ConvEinsumError(
+                f"bind takes a mapping from operand numbers to tensors, got {type(operands).__name__}", self.equation
+            )
         bound = object.__new__(ConvEinsumExpression)
         bound.__dict__.update({name: self.__dict__[name] for name in _STATE})
         bound._fix(operands, None)

@@ -3,11 +3,15 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Any
 
 from tt_conv.conv_einsum.errors import ConvEinsumError
 from tt_conv.conv_einsum.parse import Equation
 
 PADDING_NAMES = ("valid", "same", "full")
+_LARGEST = 2**31 - 1
+"""PyTorch's convolutions take no larger stride, padding or dilation."""
+
 PADDING_MODES = ("zeros", "circular")
 
 Padding = int | str | tuple[int, int]
@@ -46,6 +50,8 @@ def checked_options(text: str, stride: object, padding: object, dilation: object
         For a value of the wrong type or out of range. Whether the modes exist is checked by
         :func:`check_modes`.
     """
+    if not isinstance(text, str):
+        raise ConvEinsumError(f"the equation must be a string, got {type(text).__name__}", "?")
     if not isinstance(padding_mode, str) or padding_mode not in PADDING_MODES:
         raise ConvEinsumError(f"padding_mode must be 'zeros' or 'circular', got {padding_mode!r}", text)
     if isinstance(padding, Mapping):
@@ -94,6 +100,8 @@ def _step(text: str, name: str, value: object) -> int | ByMode:
 
 
 def _positive(text: str, what: str, value: object) -> int:
+    if is_int(value) and value > _LARGEST:  # type: ignore[operator]
+        raise ConvEinsumError(f"{what} must be at most {_LARGEST}, got {value!r}", text)
     if not is_int(value) or value < 1:  # type: ignore[operator]
         raise ConvEinsumError(f"{what} must be an int of at least 1, got {value!r}", text)
     return int(value)  # type: ignore[call-overload]
@@ -101,6 +109,9 @@ def _positive(text: str, what: str, value: object) -> int:
 
 def _padding(text: str, value: object, mode: str | None) -> Padding:
     """Check the padding of one mode, or of all when ``mode`` is None."""
+    amounts: Sequence[Any] = value if isinstance(value, Sequence) and not isinstance(value, str) else (value,)
+    if any(is_int(amount) and amount > _LARGEST for amount in amounts):
+        raise ConvEinsumError(f"padding must be at most {_LARGEST}, got {value!r}", text)
     if isinstance(value, str) and value in PADDING_NAMES:
         return value
     if is_int(value) and value >= 0:  # type: ignore[operator]
