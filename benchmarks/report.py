@@ -30,5 +30,20 @@ def page(path: Path) -> str:
     machine = ", ".join(f"{key} {value}" for key, value in data["machine"].items())
     command = data.get("command", f"python -m benchmarks.run --only {path.stem.split('.')[0]}")
     lines = [title, "=" * len(title), rest, "", f"Machine: {machine}.", "", f"Command: ``{command}``.", "", "::", ""]
-    lines += [f"    {line}".rstrip() for line in module.table(data["results"]).splitlines()]
+    table = getattr(module, "table", plain_table)(data["results"])
+    lines += [f"    {line}".rstrip() for line in table.splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def plain_table(results: list[dict]) -> str:
+    """Return one line per result, with its figures as they were written."""
+    hidden = {"part", "case", "ok"}
+    return "\n".join(
+        f"{result['case']}: "
+        + ", ".join(f"{key} {_short(value)}" for key, value in result.items() if key not in hidden)
+        for result in results
+    )
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

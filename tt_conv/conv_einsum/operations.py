@@ -176,19 +176,26 @@ def canonical(x: Tensor) -> Tensor:
     Any stride is allowed there, but with a feature of odd ones PyTorch's grouped convolutions on the CPU give a wrong
     gradient of the kernel, silently (torch 2.13).
     """
-    if 1 not in x.shape:
+    shape = x.shape
+    if 1 not in shape:
         return x
-    for memory_format in _MEMORY_FORMATS.get(x.ndim, (torch.contiguous_format,)):
-        if x.is_contiguous(memory_format=memory_format):
-            strides = torch.empty(x.shape, device="meta").to(memory_format=memory_format).stride()
-            return x if strides == x.stride() else x.as_strided(x.shape, strides)
+    strides = x.stride()
+    for order in _MEMORY_ORDERS[x.ndim]:
+        step, ordinary = 1, [0] * x.ndim
+        for axis in order:
+            ordinary[axis] = step
+            step *= shape[axis]
+        if all([size == 1 or a == b for size, a, b in zip(shape, ordinary, strides, strict=True)]):  # noqa: C419
+            return x if strides == tuple(ordinary) else x.as_strided(shape, ordinary)
     return x
 
 
-_MEMORY_FORMATS = {
-    4: (torch.contiguous_format, torch.channels_last),
-    5: (torch.contiguous_format, torch.channels_last_3d),
+_MEMORY_ORDERS = {
+    3: ((2, 1, 0),),
+    4: ((3, 2, 1, 0), (1, 3, 2, 0)),
+    5: ((4, 3, 2, 1, 0), (1, 4, 3, 2, 0)),
 }
+"""Axes from the innermost in memory to the outermost: contiguous, and channels_last."""
 
 
 def fresh(x: Tensor, kernel: Tensor) -> Tensor:
