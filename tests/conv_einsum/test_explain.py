@@ -7,7 +7,7 @@ import pytest
 
 from tt_conv import conv_einsum_path
 from tt_conv.applications.command_line import main
-from tt_conv.applications.explain import words_of_explain
+from tt_conv.applications.explain import explain_equation, words_of_explain
 
 CP = "bihw,or,ir,hr,wr->bohw|hw"
 
@@ -110,3 +110,8 @@ def test_help_does_not_wait_for_torch() -> None:
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert "--sizes" in result.stdout
     assert result.stdout.splitlines()[-1] == "False"
+
+
+def test_a_mode_that_is_named_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="names a mode twice"):
+        explain_equation("bihw,oihw->bohw|hw", "1,2,8,8 3,2,3,3", stride="h=1,h=2")

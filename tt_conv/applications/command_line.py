@@ -45,7 +45,7 @@ def explain(
 
     Args:
         equation: Such as "bihw,oihw->bohw|hw"; the modes after | are convolved. It may stand first, unnamed.
-        sizes: One shape per operand, in their order: 8,32,64,64 16,32,3,3.
+        sizes: Required: one shape per operand, in their order: 8,32,64,64 16,32,3,3.
         stride: One value, or by mode: h=2,w=1.
         padding: An int, valid, same or full; by mode also left:right, as in h=1:2,w=same.
         dilation: One value, or by mode.

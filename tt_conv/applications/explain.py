@@ -111,6 +111,8 @@ def _by_mode(name: str, text: str, convert: Callable[[str, str], Any]) -> Any:
     if "=" not in text:
         return convert(name, text)
     pairs = [word.partition("=") for word in text.replace(",", " ").split()]
+    if len({mode for mode, _, _ in pairs}) < len(pairs):
+        raise ValueError(f"{name}: {text!r} names a mode twice")
     return {mode: convert(name, value) for mode, _, value in pairs}
 
 
