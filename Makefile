@@ -19,24 +19,26 @@ lint: $(VENV)/.dev
 types: $(VENV)/.dev
 	$(BIN)/mypy
 
-docs: $(VENV)/.docs
-	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
-
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks.run
 
+docs: $(VENV)/.docs
+	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
 # Runs with $(PYTHON) itself: a GPU machine brings its own build of PyTorch.
 bench-gpu:
-	$(PYTHON) -m benchmarks.gpu
+	$(PYTHON) -m benchmarks.run --device cuda
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV), once; this takes a minute or two ..."
 	$(INSTALL) -e '.[applications]'
 	@touch $@
 
 $(VENV)/.test: $(BIN)/python pyproject.toml constraints.txt
+	@echo "Installing into $(VENV), once; this takes a minute or two ..."
 	$(INSTALL) -e '.[applications,test]'
 	@touch $@
 

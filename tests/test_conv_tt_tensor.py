@@ -25,9 +25,7 @@ def random_factors(order, lags, kernel_sizes, rank, inputs=3, outputs=4, seed=0,
 def causal_output(kernel, frames):
     """Apply a dense kernel [O, I, N, *K] to frames [I, N, *S], extended by zeros, with PyTorch."""
     dim = kernel.ndim - 3
-    convolve = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}[
-        dim
-    ]
+    convolve = {1: torch.nn.functional.conv1d, 2: torch.nn.functional.conv2d, 3: torch.nn.functional.conv3d}[dim]
     padding = tuple(k // 2 for k in kernel.shape[3:])
     return sum(convolve(frames[None, :, j], kernel[:, :, j], padding=padding) for j in range(kernel.shape[2]))
 
@@ -84,9 +82,7 @@ def test_dense_kernel_acts_like_the_train_of_pytorch_convolutions(window):
     value = 0
     for level, (projection, core) in enumerate(zip(projections, cores, strict=True)):
         seen = wide[:, level : level + 2] if window == "sliding" else wide
-        update = sum(
-            torch.nn.functional.conv2d(seen[None, :, j], projection[:, :, j], padding=1) for j in range(2)
-        )
+        update = sum(torch.nn.functional.conv2d(seen[None, :, j], projection[:, :, j], padding=1) for j in range(2))
         value = torch.nn.functional.conv2d(value + update, core, padding=1)
     expected = value[..., margin:-margin, margin:-margin]
     torch.testing.assert_close(causal_output(tensor.to_tensor(), frames), expected)
@@ -120,9 +116,7 @@ def test_unfolding_vector_and_norm_are_those_of_the_dense_kernel():
     projections, cores = random_factors(2, 1, [((3,), (3,))] * 2, (2, 2))
     tensor = ConvTTTensor(projections, cores)
     dense = conv_tt_dense([p.numpy() for p in projections], [g.numpy() for g in cores])
-    np.testing.assert_allclose(
-        tensor.to_unfolded(1).numpy(), np.moveaxis(dense, 1, 0).reshape(3, -1), atol=1e-12
-    )
+    np.testing.assert_allclose(tensor.to_unfolded(1).numpy(), np.moveaxis(dense, 1, 0).reshape(3, -1), atol=1e-12)
     np.testing.assert_allclose(tensor.to_vec().numpy(), dense.reshape(-1), atol=1e-12)
     assert float(tensor.norm()) == pytest.approx(np.linalg.norm(dense))
 
@@ -134,9 +128,7 @@ def test_gradients_reach_every_factor():
     assert not ConvTTTensor(projections, cores).detach().to_tensor().requires_grad
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-2), (torch.bfloat16, 5e-2)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 1e-2), (torch.bfloat16, 5e-2)])
 def test_other_dtypes(dtype, tolerance):
     projections, cores = random_factors(2, 1, [((3, 3), (3, 3))] * 2, (2, 2))
     tensor = ConvTTTensor(projections, cores, relative_error=0.25).to(dtype)

@@ -110,9 +110,7 @@ def test_kernel_sizes_may_differ_between_levels(window):
     assert true_error(tensor, kernel) <= 1e-6
 
 
-@pytest.mark.parametrize(
-    "case", [{"order": 2, "dim": 1}, {"order": 1, "lags": 2, "dim": 2, "rank": 2}], ids=str
-)
+@pytest.mark.parametrize("case", [{"order": 2, "dim": 1}, {"order": 1, "lags": 2, "dim": 2, "rank": 2}], ids=str)
 def test_noisy_kernels_are_fitted_to_the_noise(case):
     kernel, floor = with_noise(planted(0, **case), 0.01)
     tensor, errors = conv_tt(
@@ -179,9 +177,7 @@ def test_factors_are_of_one_size():
     assert max(sizes) < 5 * min(sizes)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 3e-3), (torch.bfloat16, 3e-2)]
-)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float16, 3e-3), (torch.bfloat16, 3e-2)])
 def test_other_dtypes(dtype, tolerance):
     kernel = torch.from_numpy(planted(0, order=2)).to(dtype)
     tensor = conv_tt(kernel, 3, order=2, kernel_size=3)
@@ -285,9 +281,7 @@ class TestSecondMoment:
     def data(self, seed=0):
         """Two clips [2, 12, 4, 40] whose channels are correlated, of different sizes, and smooth in space."""
         generator = torch.Generator().manual_seed(seed)
-        mixing = torch.tensor(
-            [[5.0, 0, 0, 0], [4, 0.5, 0, 0], [1, 1, 0.3, 0], [0, 0, 0.1, 0.1]], dtype=torch.float64
-        )
+        mixing = torch.tensor([[5.0, 0, 0, 0], [4, 0.5, 0, 0], [1, 1, 0.3, 0], [0, 0, 0.1, 0.1]], dtype=torch.float64)
         white = torch.randn(2, 12, 4, 42, generator=generator, dtype=torch.float64)
         return torch.einsum("ij,btjs->btis", mixing, white.unfold(-1, 3, 1).mean(-1))
 
@@ -321,8 +315,7 @@ class TestSecondMoment:
         convolve = [torch.nn.functional.conv1d, torch.nn.functional.conv2d][dim - 1]
         padding = tuple(k // 2 for k in size)
         output = sum(
-            convolve(sequence[:, n : n + 2].double().flatten(0, 1), kernel[:, :, n], padding=padding)
-            for n in range(2)
+            convolve(sequence[:, n : n + 2].double().flatten(0, 1), kernel[:, :, n], padding=padding) for n in range(2)
         )
         moment = input_second_moment(sequence, 2, size)
         flat = kernel.flatten(1)
@@ -348,9 +341,7 @@ class TestSecondMoment:
         errors = []
         for size in (None, (7,)):
             moment = input_second_moment(sequence, 2, size)
-            tensor, history = conv_tt(
-                kernel, 2, order=2, kernel_size=3, second_moment=moment, return_errors=True
-            )
+            tensor, history = conv_tt(kernel, 2, order=2, kernel_size=3, second_moment=moment, return_errors=True)
             errors.append(self.output_error(tensor, kernel, sequence))
             assert all(later <= earlier for earlier, later in itertools.pairwise(history))
         assert errors[1] < errors[0]
@@ -467,9 +458,7 @@ class TestFourier:
         scaled = fourier.scale[:, None, None] * spectrum(expected)
         assert float(scaled.abs().square().sum()) == pytest.approx(np.sum(expected**2))
         back = fourier.adjoint(fourier.scale[:, None, None] * scaled, expected.shape[2:])
-        np.testing.assert_allclose(
-            back.permute(1, 2, 0).reshape(expected.shape).numpy(), expected, atol=1e-12
-        )
+        np.testing.assert_allclose(back.permute(1, 2, 0).reshape(expected.shape).numpy(), expected, atol=1e-12)
 
 
 TRAIN = {
@@ -512,9 +501,7 @@ class TestGaussNewton:
         factors, step = random_factors(target.train, 1), random_factors(target.train, 2)
         at = Linearisation(target, factors)
         residual = target.spectrum - at.output()
-        assert float(residual.abs().square().sum()) == pytest.approx(
-            np.sum((kernel - dense_of(factors, window)) ** 2)
-        )
+        assert float(residual.abs().square().sum()) == pytest.approx(np.sum((kernel - dense_of(factors, window)) ** 2))
         size = 1e-6
         ahead, behind = (dense_of(factors.plus(step, s), window) for s in (size, -size))
         change = (ahead - behind) / (2 * size)
@@ -567,9 +554,7 @@ class TestGaussNewton:
         vectors, values, _ = np.linalg.svd(linear, full_matrices=False)
         basis = vectors[:, values > 1e-10 * values[0]]
         reduced = jacobian - basis @ (basis.T @ jacobian)
-        np.testing.assert_allclose(
-            matrix[0].numpy(), reduced.T @ reduced, atol=1e-8 * float(matrix.abs().max())
-        )
+        np.testing.assert_allclose(matrix[0].numpy(), reduced.T @ reduced, atol=1e-8 * float(matrix.abs().max()))
         np.testing.assert_allclose(rhs[0].numpy(), jacobian.T @ residual, atol=1e-8 * float(rhs.abs().max()))
 
 

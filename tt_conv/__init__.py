@@ -8,14 +8,31 @@ from typing import TYPE_CHECKING
 from tt_conv._version import __version__
 
 if TYPE_CHECKING:
+    from tt_conv.conv_einsum import ConvEinsumError, conv_einsum, conv_einsum_expression, conv_einsum_path
     from tt_conv.conv_tt_layer import ConvTT
     from tt_conv.conv_tt_tensor import ConvTTTensor
     from tt_conv.decomposition import conv_tt
+    from tt_conv.tensorized_conv import TensorizedConv
 
-__all__ = ["ConvTT", "ConvTTTensor", "conv_tt", "__version__"]
+__all__ = [
+    "conv_einsum",
+    "conv_einsum_path",
+    "conv_einsum_expression",
+    "ConvEinsumError",
+    "TensorizedConv",
+    "ConvTT",
+    "ConvTTTensor",
+    "conv_tt",
+    "__version__",
+]
 
 # Public name -> the module that defines it, imported at first use: `tt-conv --help` does not wait for torch.
 _DEFINED_IN = {
+    "conv_einsum": "tt_conv.conv_einsum",
+    "conv_einsum_path": "tt_conv.conv_einsum",
+    "conv_einsum_expression": "tt_conv.conv_einsum",
+    "ConvEinsumError": "tt_conv.conv_einsum",
+    "TensorizedConv": "tt_conv.tensorized_conv",
     "ConvTT": "tt_conv.conv_tt_layer",
     "ConvTTTensor": "tt_conv.conv_tt_tensor",
     "conv_tt": "tt_conv.decomposition",

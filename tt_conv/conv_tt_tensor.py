@@ -51,7 +51,7 @@ def window_frames(order: int, steps: int, window: Window) -> list[range]:
 
 
 class ConvTTTensor:
-    """The kernel [O, I, N, *K] of a causal convolution over N frames, as a convolutional tensor-train.
+    """The kernel ``[O, I, N, *K]`` of a causal convolution over N frames, as a convolutional tensor-train.
 
     With ``*`` for spatial convolution, level 1 the oldest and ``window_m`` the frames that level m sees::
 
@@ -66,11 +66,12 @@ class ConvTTTensor:
 
     Parameters
     ----------
-    projections : sequence of Tensor [R_m, I, L, *k]
-        P_1 .. P_M, each on the frames of its window, oldest first. L = N - M + 1 with a sliding window and N
+    projections : sequence of Tensor
+        P_1 .. P_M, ``[R_m, I, L, *k]``, each on the frames of its window, oldest first. L = N - M + 1 with a
+        sliding window and N
         with a fixed one. Kernel sizes are odd and may differ between projections, cores and axes.
-    cores : sequence of Tensor [R_{m+1}, R_m, *k]
-        G_1 .. G_M; the last has O rows.
+    cores : sequence of Tensor
+        G_1 .. G_M, ``[R_{m+1}, R_m, *k]``; the last has O rows.
     window : {"sliding", "fixed"}
         Whether level m sees the frames m .. m + L - 1 or all of them.
     relative_error : float, optional
@@ -82,7 +83,7 @@ class ConvTTTensor:
     window : str
     relative_error : float or None
     shape : tuple of int
-        [O, I, N, *K], of the dense kernel. K is the widest support of any level.
+        ``[O, I, N, *K]``, of the dense kernel. K is the widest support of any level.
     rank : tuple of int
         R_1 .. R_M.
     order, steps, lags, dim : int
@@ -158,7 +159,7 @@ class ConvTTTensor:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[O, I, N, *K] of the dense kernel."""
+        """``[O, I, N, *K]`` of the dense kernel."""
         support = dense_support(
             [tuple(p.shape[3:]) for p in self.projections], [tuple(g.shape[2:]) for g in self.cores]
         )
@@ -189,13 +190,12 @@ class ConvTTTensor:
 
         Returns
         -------
-        Tensor [O, I, N, *K]
-            In the factors' dtype; float16 and bfloat16 are computed in float32.
+        Tensor
+            ``[O, I, N, *K]``, in the factors' dtype; float16 and bfloat16 are computed in float32.
         """
         half = self.dtype in (torch.float16, torch.bfloat16)
         projections, cores = (
-            [factor.float() if half else factor for factor in factors]
-            for factors in (self.projections, self.cores)
+            [factor.float() if half else factor for factor in factors] for factors in (self.projections, self.cores)
         )
         value: Tensor | None = None
         for projection, core, frames in zip(
@@ -282,9 +282,7 @@ def level_spans(
     return spans
 
 
-def dense_support(
-    projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]
-) -> tuple[int, ...]:
+def dense_support(projection_sizes: Sequence[Sequence[int]], core_sizes: Sequence[Sequence[int]]) -> tuple[int, ...]:
     """Spatial size of the dense kernel: the widest span of any level, axis by axis."""
     return tuple(max(axis) for axis in zip(*level_spans(projection_sizes, core_sizes), strict=True))
 
@@ -319,9 +317,7 @@ def _centred_sum(one: Tensor, other: Tensor) -> Tensor:
 
 def _check_kinds(projections: list[Tensor], cores: list[Tensor]) -> None:
     if not cores or len(projections) != len(cores):
-        raise ValueError(
-            f"a Conv-TT has M >= 1 cores and as many projections, got {len(cores)} and {len(projections)}"
-        )
+        raise ValueError(f"a Conv-TT has M >= 1 cores and as many projections, got {len(cores)} and {len(projections)}")
     for name, factors in (("projections", projections), ("cores", cores)):
         for n, factor in enumerate(factors):
             if not isinstance(factor, Tensor):
@@ -338,22 +334,16 @@ def _check_kinds(projections: list[Tensor], cores: list[Tensor]) -> None:
 def _check_shapes(projections: list[Tensor], cores: list[Tensor]) -> None:
     dim = cores[0].ndim - 2
     if not 1 <= dim <= 3:
-        raise ValueError(
-            f"cores are [R_(m+1), R_m, *k] with 1 to 3 kernel axes, got shape {tuple(cores[0].shape)}"
-        )
+        raise ValueError(f"cores are [R_(m+1), R_m, *k] with 1 to 3 kernel axes, got shape {tuple(cores[0].shape)}")
     for name, factors, ndim in (("projections", projections, dim + 3), ("cores", cores, dim + 2)):
         for n, factor in enumerate(factors):
             shape = tuple(factor.shape)
             if factor.ndim != ndim:
-                raise ValueError(
-                    f"{name}[{n}] must have {ndim} axes ({dim} of them spatial), got shape {shape}"
-                )
+                raise ValueError(f"{name}[{n}] must have {ndim} axes ({dim} of them spatial), got shape {shape}")
             if math.prod(shape) == 0:
                 raise ValueError(f"{name}[{n}] is empty: shape {shape}")
             if any(k % 2 == 0 for k in shape[-dim:]):
-                raise ValueError(
-                    f"kernel sizes must be odd, so that kernels have a centre; {name}[{n}] has {shape}"
-                )
+                raise ValueError(f"kernel sizes must be odd, so that kernels have a centre; {name}[{n}] has {shape}")
     inputs, lags = projections[0].shape[1:3]
     for level, (projection, core) in enumerate(zip(projections, cores, strict=True)):
         if tuple(projection.shape[1:3]) != (inputs, lags):

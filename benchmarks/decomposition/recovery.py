@@ -102,9 +102,7 @@ def measure(setting: Setting, seeds: int) -> dict[str, object]:
 
 def main() -> None:
     """Measure the grid and write what came out."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--only", default="", help="settings whose names contain this")
     parser.add_argument("--output", type=Path, help="JSON file to write")
@@ -117,13 +115,9 @@ def main() -> None:
             continue
         result = measure(setting, arguments.seeds)
         times = (
-            sorted(t for t in result["seconds"] if isinstance(t, float))
-            if isinstance(result["seconds"], list)
-            else []
+            sorted(t for t in result["seconds"] if isinstance(t, float)) if isinstance(result["seconds"], list) else []
         )
-        print(
-            f"{setting.name}: {result['recovered']}/{arguments.seeds}, longest {times[-1]:.1f} s", flush=True
-        )
+        print(f"{setting.name}: {result['recovered']}/{arguments.seeds}, longest {times[-1]:.1f} s", flush=True)
         results.append(result)
     if arguments.output is not None:
         environment = {

@@ -32,8 +32,6 @@ def conv_tt_dense(projections, cores, window="sliding"):
     dense = np.zeros((cores[-1].shape[0], projections[0].shape[1], steps, *size))
     for frame, parts in kernels.items():
         for part in parts:
-            centre = tuple(
-                slice((n - k) // 2, (n + k) // 2) for n, k in zip(size, part.shape[2:], strict=True)
-            )
+            centre = tuple(slice((n - k) // 2, (n + k) // 2) for n, k in zip(size, part.shape[2:], strict=True))
             dense[(slice(None), slice(None), frame, *centre)] += part
     return dense

@@ -91,9 +91,10 @@ def conv_tt(
 
     Parameters
     ----------
-    W : Tensor [O, I, N, *K]
-        The dense kernel, with 1 to 3 spatial axes. A NumPy array or a factorized tensor of TensorLy or
-        TensorLy-Torch will do. A support smaller than 1 + (order + 1) * (kernel_size - 1) sits in the middle.
+    W : Tensor
+        The dense kernel ``[O, I, N, *K]``, with 1 to 3 spatial axes. A NumPy array or a factorized tensor of
+        TensorLy or TensorLy-Torch will do. A support smaller than 1 + (order + 1) * (kernel_size - 1) sits in
+        the middle.
     rank : int, sequence of int, or float
         The rank of every level, of each level, or a parameter budget as a share of the parameters of W, for
         equal ranks. With `tol`, the largest rank to consider, None for as many parameters as W has.
@@ -107,9 +108,10 @@ def conv_tt(
         Relative error to reach with the smallest rank: first with equal ranks, then level by level.
     return_errors : bool
         Whether to return the relative errors of the last refinement as well.
-    second_moment : Tensor [I, I] or [I * N * prod(K), I * N * prod(K)], optional
-        Mean of x x^T over the channels, or over the patches [I, N, *K] of the full support, of the data that
-        the kernel will see (`input_second_moment`). Then the error is that of the output on such data.
+    second_moment : Tensor, optional
+        ``[I, I]`` or ``[I * N * prod(K), I * N * prod(K)]``: mean of x x^T over the channels, or over the
+        patches ``[I, N, *K]`` of the full support, of the data that the kernel will see
+        (`input_second_moment`). Then the error is that of the output on such data.
     random_state : int
         Seed of the random starts. Results are a function of the arguments.
     restarts : int
@@ -168,11 +170,7 @@ def conv_tt(
     if tensor.relative_error is not None and tensor.relative_error > limit:
         warnings.warn(
             f"the Conv-TT of rank {tensor.rank} has a relative error of {tensor.relative_error:.3g}"
-            + (
-                ", which is more than tol"
-                if tol is not None
-                else "; kernels without such structure do not compress"
-            ),
+            + (", which is more than tol" if tol is not None else "; kernels without such structure do not compress"),
             PoorFitWarning,
             stacklevel=2,
         )
@@ -182,9 +180,7 @@ def conv_tt(
 class _Problem:
     """One kernel and all that stays the same while the rank is chosen."""
 
-    def __init__(
-        self, kernel: Tensor, train: Train, second_moment: Tensor | None, settings: Settings
-    ) -> None:
+    def __init__(self, kernel: Tensor, train: Train, second_moment: Tensor | None, settings: Settings) -> None:
         self.dtype = kernel.dtype
         self.train = train
         self.settings = settings
@@ -244,9 +240,7 @@ class _Problem:
             torch.zeros(len(frames), math.prod(size), r, train.inputs, dtype=torch.float64, device=device)
             for frames, size, r in zip(train.windows, train.projection_sizes, train.rank, strict=True)
         ]
-        cores = [
-            torch.zeros(train.core_shape(m), dtype=torch.float64, device=device) for m in range(train.order)
-        ]
+        cores = [torch.zeros(train.core_shape(m), dtype=torch.float64, device=device) for m in range(train.order)]
         tensor = self._tensor(train, Factors(cores, projections))
         tensor.relative_error = 0.0
         return tensor, [0.0]
@@ -284,9 +278,7 @@ def _train(kernel: Tensor, order: object, kernel_size: object, window: Window) -
 def _settings(random_state: object, restarts: object, n_iter_max: object) -> Settings:
     if isinstance(random_state, bool) or not isinstance(random_state, numbers.Integral):
         raise TypeError(f"random_state must be an int, got {random_state!r}")
-    return Settings(
-        operator.index(random_state), _integer("restarts", restarts), _integer("n_iter_max", n_iter_max)
-    )
+    return Settings(operator.index(random_state), _integer("restarts", restarts), _integer("n_iter_max", n_iter_max))
 
 
 def _integer(name: str, value: object) -> int:

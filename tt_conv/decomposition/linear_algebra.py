@@ -18,9 +18,7 @@ def ridged_cholesky(matrix: Tensor) -> Tensor:
     """Cholesky factor of a semidefinite matrix [n, n], with as small a ridge as rounding allows."""
     ridge = RIDGE * float(matrix.diagonal().mean()) + torch.finfo(matrix.dtype).tiny
     while True:
-        factor, failed = torch.linalg.cholesky_ex(
-            matrix + torch.diag_embed(torch.full_like(matrix[0], ridge))
-        )
+        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(torch.full_like(matrix[0], ridge)))
         if not int(failed):
             return factor
         ridge *= 10

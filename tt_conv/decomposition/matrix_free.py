@@ -130,9 +130,7 @@ class Preconditioner:
             value = at.values[level]
             right = (value.conj() @ value.mT).sum(0)
             # The scale is in the chain; here the frequencies are averaged.
-            right = (
-                right * grid.scale.square()[:, None, None] if level == train.order - 1 else right / len(grid)
-            )
+            right = right * grid.scale.square()[:, None, None] if level == train.order - 1 else right / len(grid)
             if level == train.order - 1:
                 left = torch.eye(train.outputs, dtype=torch.float64, device=grid.device)
             size = train.core_sizes[level]

@@ -55,6 +55,4 @@ def best_projections(target: Target, cores: list[Tensor]) -> list[Tensor]:
         for projection, (level, _) in zip(state.projections, group.terms, strict=True):
             for frame, part in zip(group.numbers, projection[0].split(train.inputs, -1), strict=True):
                 found[level, frame] = part
-    return [
-        torch.stack([found[level, frame] for frame in frames]) for level, frames in enumerate(train.windows)
-    ]
+    return [torch.stack([found[level, frame] for frame in frames]) for level, frames in enumerate(train.windows)]

@@ -52,9 +52,7 @@ def resolve_rank(
             raise TypeError(f"rank must hold integers, got {wrong[0]!r} in {rank!r}")
         chosen = tuple(operator.index(r) for r in rank)
     else:
-        raise TypeError(
-            f"rank must be an int, a sequence of ints or a float (a parameter budget), got {rank!r}"
-        )
+        raise TypeError(f"rank must be an int, a sequence of ints or a float (a parameter budget), got {rank!r}")
     if len(chosen) != order:
         raise ValueError(f"rank must have one entry for each of the {order} levels, got {rank!r}")
     if min(chosen) < 1:

@@ -24,8 +24,9 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
 
     Parameters
     ----------
-    sequence : Tensor [B, T, I, *S]
-        What the layer sees, oldest frame first. Average the results of several calls to use more of it.
+    sequence : Tensor
+        ``[B, T, I, *S]``, what the layer sees, oldest frame first. Average the results of several calls to use
+        more of it.
     steps : int
         Frames N that the kernel sees. Used with `kernel_size` only.
     kernel_size : sequence of int, optional
@@ -34,8 +35,9 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
 
     Returns
     -------
-    Tensor [I, I] or [I * N * prod(K), I * N * prod(K)]
-        In float64; rows and columns in the order of `W.flatten(1)`. Frames are extended by zeros.
+    Tensor
+        ``[I, I]`` or ``[I * N * prod(K), I * N * prod(K)]``, in float64; rows and columns in the order of
+        `W.flatten(1)`. Frames are extended by zeros.
 
     Raises
     ------
@@ -51,17 +53,13 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
     (torch.Size([3, 3]), torch.Size([54, 54]))
     """
     if sequence.ndim < 4:
-        raise ValueError(
-            f"sequence must be [batch, time, channels, *spatial], got shape {tuple(sequence.shape)}"
-        )
+        raise ValueError(f"sequence must be [batch, time, channels, *spatial], got shape {tuple(sequence.shape)}")
     frames = sequence.detach().double()
     if kernel_size is None:
         samples = frames.movedim(2, -1).flatten(0, -2)
         return samples.T @ samples / len(samples)
     if len(kernel_size) != sequence.ndim - 3:
-        raise ValueError(
-            f"kernel_size {tuple(kernel_size)} does not fit the spatial axes {tuple(sequence.shape[3:])}"
-        )
+        raise ValueError(f"kernel_size {tuple(kernel_size)} does not fit the spatial axes {tuple(sequence.shape[3:])}")
     if sequence.shape[1] < steps:
         raise ValueError(f"a kernel of {steps} steps needs as many frames, got {sequence.shape[1]}")
     size = sequence.shape[2] * steps * math.prod(kernel_size)
@@ -153,7 +151,5 @@ def check_second_moment(moment: object, inputs: int, shape: Sequence[int]) -> Te
         or not torch.allclose(moment, moment.T, rtol=0, atol=1e-6 * size)
         or bool((moment.diagonal() < 0).any())
     ):
-        raise ValueError(
-            "second_moment must be a nonzero, symmetric, positive semidefinite matrix: a mean of x x^T"
-        )
+        raise ValueError("second_moment must be a nonzero, symmetric, positive semidefinite matrix: a mean of x x^T")
     return (moment + moment.T) / 2

@@ -141,9 +141,7 @@ def _shifts(kernel: Tensor, window: Size) -> Tensor:
 def _windows(functionals: Tensor, size: Size) -> Tensor:
     """All parts of a size of functionals [count, *window, rows], [(count, shift), (tap, row)]."""
     parts = []
-    for shift in itertools.product(
-        *(range(n - k + 1) for n, k in zip(functionals.shape[1:], size, strict=False))
-    ):
+    for shift in itertools.product(*(range(n - k + 1) for n, k in zip(functionals.shape[1:], size, strict=False))):
         cut = tuple(slice(s, s + k) for s, k in zip(shift, size, strict=True))
         parts.append(functionals[(slice(None), *cut)].flatten(1))
     return torch.cat(parts)
@@ -228,9 +226,7 @@ def from_the_sides(target: Target) -> list[Tensor] | None:
         span = tuple(1 + sum(k - 1 for k in axis) for axis in zip(*train.core_sizes[level:], strict=True))
         product = _solve(grid, frame, [right[None]], [train.projection_sizes[level]], span)
         chain = grid.spectrum(product, span).mT * grid.scale[:, None, None]
-        cores.insert(
-            0, _solve(grid, chain, cores, list(train.core_sizes[level + 1 :]), train.core_sizes[level])[None]
-        )
+        cores.insert(0, _solve(grid, chain, cores, list(train.core_sizes[level + 1 :]), train.core_sizes[level])[None])
     return [core[0] for core in cores]
 
 

@@ -69,8 +69,7 @@ class Train:
         cores = sum(self.core_entries(level) for level in range(self.order))
         lags = len(self.windows[0])
         return cores + sum(
-            r * self.inputs * lags * math.prod(size)
-            for r, size in zip(self.rank, self.projection_sizes, strict=True)
+            r * self.inputs * lags * math.prod(size) for r, size in zip(self.rank, self.projection_sizes, strict=True)
         )
 
     def random_core(self, level: int, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
@@ -118,9 +117,7 @@ class Target:
         condition for the cores from this level on.
         """
         train = self.train
-        spans = level_spans(
-            train.projection_sizes[: level + 1], [*train.core_sizes[:level], (1,) * len(train.support)]
-        )
+        spans = level_spans(train.projection_sizes[: level + 1], [*train.core_sizes[:level], (1,) * len(train.support)])
         terms = []
         for frame, known in enumerate(self._terms(level)):
             seen = [spans[m] for m in train.levels_of(frame) if m <= level]

@@ -76,8 +76,7 @@ class Fit:
     def at(self, index: Tensor) -> Fit:
         """The chosen members of the batch."""
         frames = [
-            Projection(f.factor[index], [p[index] for p in f.projections], f.residual[index])
-            for f in self.frames
+            Projection(f.factor[index], [p[index] for p in f.projections], f.residual[index]) for f in self.frames
         ]
         # The last chain is the identity, one for all.
         chains = [c[index] for c in self.chains[:-1]] + self.chains[-1:]
@@ -126,9 +125,7 @@ class VariableProjection:
         Tensor [batch, n, n], Tensor [batch, n]
             Unknowns are ordered by core, tap, row, column.
         """
-        partial_sums = [
-            self._partial_sums(cores, f.terms, p) for f, p in zip(self.frames, fit.frames, strict=True)
-        ]
+        partial_sums = [self._partial_sums(cores, f.terms, p) for f, p in zip(self.frames, fit.frames, strict=True)]
         matrix = self._core_blocks(cores, fit, partial_sums, free)
         rhs = torch.zeros_like(matrix[..., 0])
         for frame, state, sums in zip(self.frames, fit.frames, partial_sums, strict=True):
@@ -155,10 +152,7 @@ class VariableProjection:
         rows, rhs = [], []
         for level, size in frame.terms:
             blocks = [
-                grid.gram(chains[level].mH @ chains[other], size, other_size)
-                .transpose(2, 3)
-                .flatten(3)
-                .flatten(1, 2)
+                grid.gram(chains[level].mH @ chains[other], size, other_size).transpose(2, 3).flatten(3).flatten(1, 2)
                 for other, other_size in frame.terms
             ]
             rows.append(torch.cat(blocks, 2))
@@ -176,17 +170,12 @@ class VariableProjection:
             for part, (level, _) in zip(solution.split(counts, 1), frame.terms, strict=True)
         ]
         residual = frame.target - sum(
-            (
-                chains[level] @ grid.spectrum(p, size)
-                for p, (level, size) in zip(projections, frame.terms, strict=True)
-            ),
+            (chains[level] @ grid.spectrum(p, size) for p, (level, size) in zip(projections, frame.terms, strict=True)),
             chains[-1].new_zeros(()),
         )
         return Projection(factor, projections, residual)
 
-    def _partial_sums(
-        self, cores: list[Tensor], terms: tuple[Term, ...], state: Projection
-    ) -> list[Tensor | None]:
+    def _partial_sums(self, cores: list[Tensor], terms: tuple[Term, ...], state: Projection) -> list[Tensor | None]:
         """v_m of one frame at the frequencies; None below the frame's lowest term."""
         sums: list[Tensor | None] = []
         value: Tensor | None = None
@@ -225,9 +214,7 @@ class VariableProjection:
                 total = product if total is None else total + product
         return total
 
-    def _core_block(
-        self, cores: list[Tensor], fit: Fit, right: Tensor | None, one: int, other: int
-    ) -> Tensor:
+    def _core_block(self, cores: list[Tensor], fit: Fit, right: Tensor | None, one: int, other: int) -> Tensor:
         batch, last = cores[0].shape[0], len(cores) - 1
         shape = (batch, cores[one][0].numel(), cores[other][0].numel())
         if right is None:

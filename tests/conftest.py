@@ -1,0 +1,9 @@
+"""Settings that every test shares."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seed() -> None:
+    torch.manual_seed(0)

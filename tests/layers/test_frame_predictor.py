@@ -1,0 +1,92 @@
+"""The stacked predictor: its roll-out, skips, patches and costs."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.utils.flop_counter import FlopCounterMode
+
+from tt_conv.layers import FramePredictor
+from tt_conv.layers.patches import fold_patches, unfold_patches
+
+
+def small(**options: object) -> FramePredictor:
+    arguments = {"cell": "conv_lstm", "kernel_size": 3, "skip_stride": 1, **options}
+    return FramePredictor(1, (2, 3, 2), (1, 2, 1), **arguments)
+
+
+def test_after_the_given_frames_it_feeds_on_its_own_predictions_after_the_sigmoid() -> None:
+    model = small(sigmoid=True).double()
+    frames = torch.rand(2, 3, 1, 6, 5, dtype=torch.float64)
+    outputs = model(frames, future=3)
+    assert outputs.shape == (2, 5, 1, 6, 5)
+    fed = torch.cat([frames, outputs[:, 2:4]], dim=1)
+    torch.testing.assert_close(model(fed, future=1), outputs)
+    assert outputs.min() > 0
+    assert outputs.max() < 1
+
+
+@pytest.mark.parametrize("skip_stride", [1, 2, 3, 7, None])
+def test_skips_concatenate_the_own_output_of_an_earlier_block(skip_stride: int | None) -> None:
+    model = small(skip_stride=skip_stride).double()
+    frame = torch.rand(1, 1, 4, 4, dtype=torch.float64)
+    blocks, x = [], frame
+    for b, block in enumerate(model.blocks):
+        for cell in block:
+            x, _ = cell(x)
+        blocks.append(x)
+        if skip_stride is not None and b >= skip_stride:
+            x = torch.cat([blocks[b], blocks[b - skip_stride]], dim=1)
+    expected = F.conv2d(x, model.output.weight, model.output.bias)
+    torch.testing.assert_close(model.step(frame)[0], expected)
+
+
+def test_patches_are_folded_in_the_order_of_pixel_unshuffle() -> None:
+    x = torch.randn(2, 3, 8, 12)
+    torch.testing.assert_close(fold_patches(x, 4, dim=2), F.pixel_unshuffle(x, 4), rtol=0, atol=0)
+    torch.testing.assert_close(unfold_patches(F.pixel_unshuffle(x, 4), 4, dim=2), x, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(("dim", "size"), [(1, (8,)), (2, (4, 6)), (3, (4, 2, 6))])
+def test_unfolding_undoes_folding(dim: int, size: tuple[int, ...]) -> None:
+    x = torch.randn(2, 3, *size)
+    folded = fold_patches(x, 2, dim)
+    assert folded.shape == (2, 3 * 2**dim, *(s // 2 for s in size))
+    assert torch.equal(unfold_patches(folded, 2, dim), x)
+
+
+def test_a_patch_model_sees_and_gives_whole_frames() -> None:
+    model = small(patch_size=2, cell="conv_tt_lstm", rank=2)
+    assert model(torch.rand(1, 4, 1, 6, 4), future=2).shape == (1, 5, 1, 6, 4)
+
+
+@pytest.mark.parametrize("options", [{}, {"patch_size": 2}, {"cell": "conv_tt_lstm", "rank": 3}], ids=str)
+def test_macs_are_half_of_what_the_flop_counter_counts(options: dict) -> None:
+    model = small(**options)
+    with FlopCounterMode(display=False) as counter:
+        model.step(torch.rand(1, 1, 6, 8))
+    assert model.macs((6, 8)) * 2 == counter.get_total_flops()
+
+
+def test_macs_of_the_published_networks() -> None:
+    assert FramePredictor(1, cell="conv_tt_lstm").macs((64, 64)) == 10_997_268_480
+    assert FramePredictor(1, cell="conv_lstm").macs((64, 64)) == 16_266_362_880
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: small(skip_stride=0), ValueError, "skip_stride must be at least 1, got 0"),
+        (lambda: small(cell="gru"), ValueError, "cell must be one of 'conv_lstm', 'conv_tt_lstm', got 'gru'"),
+        (lambda: small(rank=3), TypeError, "conv_lstm cells have no option 'rank'"),
+        (lambda: FramePredictor(1, (2, 3), (1,)), ValueError, "got \\(2, 3\\) and \\(1,\\)"),
+        (lambda: small(patch_size=4)(torch.rand(1, 2, 1, 6, 8), 1), ValueError, "patch_size=4 must divide"),
+        (lambda: small()(torch.rand(1, 2, 3, 6, 8), 1), ValueError, "with 1 channels, got 3 channels"),
+        (lambda: small()(torch.rand(2, 1, 6, 8), 1), ValueError, "so 5 axes, got 4 axes"),
+        (lambda: small()(torch.rand(1, 2, 1, 6, 8), 0), ValueError, "future must be at least 1, got 0"),
+        (lambda: small().step(torch.rand(1, 1, 6, 8), ()), ValueError, "4 in all, got 0"),
+        (lambda: small().macs((6,)), ValueError, "spatial_size must have 2 sizes"),
+    ],
+)
+def test_bad_input_is_refused(call: object, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message):
+        call()

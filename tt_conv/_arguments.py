@@ -1,0 +1,115 @@
+"""Checks and normal forms of the arguments that the modules share."""
+
+from collections.abc import Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+
+def positive_int(value: object, name: str) -> int:
+    """Return ``value`` as an int of at least 1, or raise an error that names the argument."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an int, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return int(value)
+
+
+def spatial_dim(value: object) -> int:
+    """Return the number of spatial axes: 1, 2 or 3."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or int(value) not in (1, 2, 3):  # type: ignore[unreachable]
+        raise ValueError(f"dim must be 1, 2 or 3 spatial axes, got {value!r}")
+    return int(value)
+
+
+def odd_kernel_size(value: int | Sequence[int], dim: int) -> tuple[int, ...]:
+    """Return one odd kernel size per spatial axis; an even one has no centre and is refused."""
+    sizes = tuple(value) if isinstance(value, Sequence) else (value,) * dim
+    if len(sizes) != dim:
+        raise ValueError(f"kernel_size must be an int or {dim} ints, one per spatial axis, got {value!r}")
+    sizes = tuple(positive_int(size, "kernel_size") for size in sizes)
+    if any(size % 2 == 0 for size in sizes):
+        raise ValueError(
+            f"kernel_size must be odd on every axis, got {value!r}: an even kernel has no centre, "
+            "so the output could not keep the size of the input"
+        )
+    return sizes
+
+
+def kernel_size_per_level(
+    value: int | Sequence[int] | Sequence[Sequence[int]], order: int, dim: int
+) -> tuple[tuple[int, ...], ...]:
+    """Return odd kernel sizes per level and spatial axis, from one for all levels or a sequence per level."""
+    if not isinstance(value, Sequence) or not any(isinstance(size, Sequence) for size in value):
+        return (odd_kernel_size(value, dim),) * order  # type: ignore[arg-type]
+    if len(value) != order or not all(isinstance(size, Sequence) for size in value):
+        raise ValueError(
+            f"kernel_size must be an int, {dim} ints, or one sequence of {dim} ints for each of {order} levels, "
+            f"got {value!r}"
+        )
+    return tuple(odd_kernel_size(size, dim) for size in value)
+
+
+def rank_per_level(value: int | Sequence[int], order: int) -> tuple[int, ...]:
+    """Return one rank per level from an int or a sequence of ``order`` ints."""
+    rank = tuple(value) if isinstance(value, Sequence) else (value,) * order
+    if len(rank) != order:
+        raise ValueError(f"rank must be an int or {order} ints, one per level (order={order}), got {value!r}")
+    return tuple(positive_int(r, "rank") for r in rank)
+
+
+def one_of(value: object, name: str, choices: Sequence[str]) -> str:
+    """Return ``value`` if it is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
+    return str(value)
+
+
+def check_dtype(value: Tensor, name: str, parameter: Tensor) -> None:
+    """Check that a tensor has the dtype and device of a module's parameters; autocast may mix dtypes."""
+    if value.device != parameter.device:
+        raise ValueError(f"{name} is on {value.device} and the parameters on {parameter.device}; move one of them")
+    if value.dtype == parameter.dtype or (
+        torch.is_autocast_enabled(value.device.type) and value.is_floating_point() and parameter.is_floating_point()
+    ):
+        return
+    hint = "scale it to floats first" if not value.is_floating_point() else f"use {name}.to(...) or module.to(...)"
+    raise ValueError(f"{name} has dtype {value.dtype} and the parameters {parameter.dtype}; {hint}")
+
+
+def check_state(state: object, count: int, shape: tuple[int, ...], like: Tensor, what: str) -> None:
+    """Check that a state is ``count`` floating tensors of one shape on the device of ``like``."""
+    if not isinstance(state, Sequence) or not all(isinstance(value, Tensor) for value in state):
+        given = [type(value).__name__ for value in state] if isinstance(state, Sequence) else type(state).__name__
+        raise TypeError(f"state must be {what}, {count} tensors in all, got {given}")
+    if len(state) != count:
+        raise ValueError(f"state must be {what}, {count} tensors in all, got {len(state)}")
+    for n, value in enumerate(state):
+        if value.shape != shape:
+            raise ValueError(f"state[{n}] must have shape {shape}, got {tuple(value.shape)}")
+        if value.device != like.device or not value.is_floating_point():
+            raise ValueError(f"state[{n}] must be floating-point on {like.device}, got {value.dtype} on {value.device}")
+        if value.dtype != like.dtype and not torch.is_autocast_enabled(like.device.type):
+            raise ValueError(f"state[{n}] must have the dtype of the input, {like.dtype}, got {value.dtype}")
+
+
+def check_shape(value: Tensor, name: str, layout: str, channels: int, dim: int, channel_axis: int) -> None:
+    """Check the number of axes and of channels of a tensor whose last ``dim`` axes are spatial.
+
+    ``layout`` is how the axes read in the message, such as ``"[batch, time, channels, *spatial]"``.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a tensor {layout}, got {type(value).__name__}")
+    if value.ndim != channel_axis + 1 + dim:
+        raise ValueError(
+            f"{name} must be {layout} with {dim} spatial axes, so {channel_axis + 1 + dim} axes, "
+            f"got {value.ndim} axes of shape {tuple(value.shape)}"
+        )
+    if value.shape[channel_axis] != channels:
+        raise ValueError(
+            f"{name} must be {layout} with {channels} channels, got {value.shape[channel_axis]} channels "
+            f"in shape {tuple(value.shape)}"
+        )
+    if 0 in value.shape[channel_axis + 1 :]:
+        raise ValueError(f"{name} must be {layout} without empty spatial axes, got shape {tuple(value.shape)}")

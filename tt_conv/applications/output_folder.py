@@ -1,0 +1,92 @@
+"""A folder for results in which nothing is ever overwritten or left half-written."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+from types import TracebackType
+
+
+class OutputFolder:
+    """Claims a folder at once, before any work is spent, and takes its files one by one, each one whole.
+
+    Parameters
+    ----------
+    path : path
+        The folder; it must not exist yet, or be empty. Missing parents are made.
+
+    Raises
+    ------
+    ValueError
+        If the path is empty.
+    FileExistsError
+        On entry, if the folder holds something already, or a file has its name.
+    OSError
+        On entry, if the folder cannot be made or written to.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place, OutputFolder(Path(place, "results")) as folder:
+    ...     with folder.new_file("table.txt") as file:
+    ...         _ = file.write_text("1 2 3")
+    ...     [written.name for written in folder.path.iterdir()]
+    ['table.txt']
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        if path == "":
+            raise ValueError("out is empty: give the name of a folder")
+        self.path = Path(path)
+        self._is_new = False
+
+    @classmethod
+    def with_free_name(cls, path: Path | str) -> "OutputFolder":
+        """The folder of that name, or of the first of ``path-2``, ``path-3``, ... that is free."""
+        path = Path(path)
+        names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in count(1))
+        return cls(next(name for name in names if not name.exists()))
+
+    def __enter__(self) -> "OutputFolder":
+        remedy = "choose another folder with --out, or move this one away"
+        if self.path.exists() and not self.path.is_dir():
+            raise FileExistsError(f"{str(self.path)!r} is a file, expected a folder to write to: {remedy}")
+        self._is_new = not self.path.exists()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            if any(self.path.iterdir()):
+                raise FileExistsError(f"the output folder {str(self.path)!r} exists and is not empty: {remedy}")
+            self._probe()
+        except FileExistsError:
+            raise
+        except OSError as error:
+            self._remove_if_new_and_empty()
+            reason = error.strerror or str(error)
+            raise type(error)(f"cannot write to the output folder {str(self.path)!r} ({reason}): {remedy}") from error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is not None:
+            self._remove_if_new_and_empty()
+
+    def _probe(self) -> None:
+        """Write a file, because neither permissions nor free space tell for certain whether that works."""
+        with self.new_file("probe") as file:
+            file.write_text("probe")
+        (self.path / "probe").unlink()
+
+    def _remove_if_new_and_empty(self) -> None:
+        if self._is_new and self.path.is_dir() and not any(self.path.iterdir()):
+            self.path.rmdir()
+
+    @contextmanager
+    def new_file(self, name: str) -> Iterator[Path]:
+        """Give a temporary path to write to; it takes its name once it has been written without an error."""
+        partial = self.path / f".partial-{name}"
+        try:
+            yield partial
+            partial.replace(self.path / name)
+        finally:
+            partial.unlink(missing_ok=True)

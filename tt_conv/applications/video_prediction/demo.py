@@ -1,0 +1,281 @@
+"""``tt-conv demo``: two frame predictors learn moving digits side by side, and show what they learned."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from tt_conv._version import __version__
+from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
+from tt_conv.applications.training import Outcome, SideBySide, fit
+from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
+from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
+from tt_conv.applications.video_prediction.mnist import Split
+from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
+from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
+from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
+from tt_conv.layers import FramePredictor
+
+BASELINES: dict[str, Predictor] = {"copy the last frame": copy_last, "mean frame": mean_frame}
+PANELS = {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM", "mass_ratio": "predicted / true mass"}
+PANELS |= {"centre_distance": "centre of mass off by (px)"}
+PICTURED_SEQUENCES = 3
+TEST_BATCH = 16
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Everything that the numbers of a demo depend on; the defaults are sized for two CPU cores."""
+
+    steps: int
+    seed: int = 0
+    size: int = 64
+    digits: int = 1
+    digit_size: int = 28
+    speed: float = 0.05
+    given: int = 8
+    future: int = 4
+    hidden_channels: tuple[int, ...] = (32,)
+    layers_per_block: tuple[int, ...] = (1,)
+    kernel_size: int = 3
+    order: int = 3
+    rank: int = 8
+    patch_size: int = 4
+    batch_size: int = 4
+    learning_rate: float = 1e-2
+    growth: float = 0.7
+    test_sequences: int = 256
+
+
+def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
+    """Train, evaluate, print the tables and write a folder of results.
+
+    Parameters
+    ----------
+    settings : DemoSettings
+        The numbers depend on nothing else, timing apart.
+    out : path, optional
+        Folder to write to; by default ``tt-conv-demo``, or ``tt-conv-demo-2``, ... where that exists.
+
+    Returns
+    -------
+    bool
+        Whether the training was complete: ``False`` after Ctrl-C, with results of what had been learned.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        At Ctrl-C after the training; ``models.pt`` and what else was complete by then stay in the folder.
+    FileExistsError
+        If the folder exists and is not empty.
+    ValueError
+        If a setting is out of its range.
+    """
+    if settings.steps < 1:
+        raise ValueError(f"steps must be at least 1, got {settings.steps}")
+    train_set = _sequences("train", settings.steps * settings.batch_size, settings)
+    test_set = _sequences("test", settings.test_sequences, settings)
+    models = build_models(settings)
+    with _output_folder(out) as folder, _one_thread():
+        print(_introduction(settings), flush=True)
+        outcome = _train(models, train_set, settings)
+        if outcome.interrupted:
+            print(
+                f"\nStopped after {outcome.steps_done} of {settings.steps} steps; evaluating what was learned so far."
+            )
+        _save(folder, models, outcome, settings)
+        with _says_what_is_left(folder):
+            rows = _evaluate(models, test_set, settings)
+            _report(folder, rows, outcome, settings)
+            _draw(folder, models, rows, test_set, outcome, settings)
+    print(f"\nmodels.pt, table.json, curves.png, strips.png, animation.gif are in {folder.path}")
+    return not outcome.interrupted
+
+
+def build_models(settings: DemoSettings) -> dict[str, FramePredictor]:
+    """The untrained models, by name; they differ in their cells only."""
+    options: dict[str, Any] = {"order": settings.order, "rank": settings.rank}
+    sequences = _sequences("train", 16, settings)
+    frames = torch.stack([sequences[index] for index in range(len(sequences))])
+    models = {}
+    kinds: list[tuple[str, str, dict[str, Any]]]
+    kinds = [("ConvLSTM", "conv_lstm", {}), ("ConvTT-LSTM", "conv_tt_lstm", options)]
+    for name, cell, cell_options in kinds:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(settings.seed)
+            models[name] = FramePredictor(
+                1,
+                settings.hidden_channels,
+                settings.layers_per_block,
+                cell=cell,
+                kernel_size=settings.kernel_size,
+                sigmoid=True,
+                patch_size=settings.patch_size,
+                **cell_options,
+            )
+            published_start(models[name])
+        start_at_mean(models[name], frames)
+    return models
+
+
+def _sequences(split: Split, length: int, settings: DemoSettings) -> MovingMNIST:
+    return MovingMNIST(
+        split,
+        length,
+        frames=settings.given + settings.future,
+        size=settings.size,
+        digits=settings.digits,
+        speed=settings.speed,
+        seed=settings.seed,
+        digit_size=settings.digit_size,
+    )
+
+
+def _batches(sequences: MovingMNIST, size: int) -> DataLoader[Tensor]:
+    # No shuffling: the sequences are random already, and so every run sees the same ones in the same order.
+    # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
+    return DataLoader(sequences, batch_size=size, generator=torch.Generator())
+
+
+def _output_folder(out: Path | str | None) -> OutputFolder:
+    return OutputFolder.with_free_name("tt-conv-demo") if out is None else OutputFolder(out)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One thread per operation: each model has its own core, and numbers do not depend on how many there are."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _introduction(settings: DemoSettings) -> str:
+    digits = "one moving digit" if settings.digits == 1 else f"{settings.digits} moving digits"
+    return (
+        f"{digits.capitalize()} on {settings.size} x {settings.size} pixels: {settings.given} frames given, "
+        f"{settings.future} to predict.\n"
+        f"Two models of the same width learn from {settings.steps * settings.batch_size:,} sequences "
+        f"({settings.steps} steps, seed {settings.seed}). Ctrl-C stops early and keeps what was learned."
+    )
+
+
+def _train(models: Mapping[str, FramePredictor], train_set: MovingMNIST, settings: DemoSettings) -> Outcome:
+    tasks = {
+        name: FramePrediction(
+            model,
+            given=settings.given,
+            steps=settings.steps,
+            loss="cross_entropy",
+            growth=settings.growth,
+            learning_rate=settings.learning_rate,
+        )
+        for name, model in models.items()
+    }
+    return fit(SideBySide(tasks), _batches(train_set, settings.batch_size))
+
+
+def _save(folder: OutputFolder, models: Mapping[str, FramePredictor], outcome: Outcome, settings: DemoSettings) -> None:
+    """Keep what was learned before anything that can be interrupted."""
+    contents = {
+        "models": {name: model.state_dict() for name, model in models.items()},
+        "steps_done": outcome.steps_done,
+        "settings": asdict(settings),
+    }
+    with folder.new_file("models.pt") as file:
+        torch.save(contents, file)
+
+
+@contextmanager
+def _says_what_is_left(folder: OutputFolder) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        names = sorted(path.name for path in folder.path.iterdir())
+        print(f"\nStopped before all results were there: {folder.path} holds {', '.join(names)}", flush=True)
+        raise
+
+
+def _evaluate(models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
+    print(f"\nEvaluating on {len(test_set)} sequences of digits that were never seen ...", flush=True)
+    for model in models.values():
+        model.eval()
+    batches = _batches(test_set, TEST_BATCH)
+    metrics = evaluate({**BASELINES, **models}, batches, settings.given)
+    given = next(iter(batches))[:, : settings.given]
+    times = milliseconds_per_frame(models, given, settings.future)
+    rows = [Row(name, metrics[name]) for name in BASELINES]
+    for name, model in models.items():
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        rows.append(Row(name, metrics[name], parameters, model.macs(test_set.size), times[name]))
+    return rows
+
+
+def _report(folder: OutputFolder, rows: list[Row], outcome: Outcome, settings: DemoSettings) -> None:
+    learned = judge(rows)
+    contents = {
+        "tt_conv": __version__,
+        "torch": torch.__version__,
+        "settings": asdict(settings),
+        "training": asdict(outcome),
+        "rows": [row.to_json() for row in rows],
+        "learned": {name: figures.to_json() for name, figures in learned.items()},
+    }
+    with folder.new_file("table.json") as file:
+        file.write_text(json.dumps(finite(contents), indent=2, allow_nan=False) + "\n")
+    frame = next(iter(learned.values())).frame
+    print(f"\n{results_table(rows)}\n")
+    print(f"Means over the {settings.future} predicted frames; pixels from 0 (black) to 1.")
+    print(f"Times are those of one CPU thread, in batches of {TEST_BATCH}.")
+    print(f"\nAt the predicted frame {frame}:\n{learned_table(learned)}", flush=True)
+
+
+def _draw(
+    folder: OutputFolder,
+    models: Mapping[str, FramePredictor],
+    rows: list[Row],
+    test_set: MovingMNIST,
+    outcome: Outcome,
+    settings: DemoSettings,
+) -> None:
+    title = f"Moving-MNIST, {settings.given} frames given, {settings.future} predicted\n{_training(outcome, settings)}"
+    with folder.new_file("curves.png") as file:
+        panels = {label: {row.name: row.metrics[metric] for row in rows} for metric, label in PANELS.items()}
+        draw_curves(file, panels, list(BASELINES), x_label="predicted frame", title=title)
+    examples = _examples(models, test_set, settings)
+    with folder.new_file("strips.png") as file:
+        draw_strips(file, examples, settings.given, title)
+    with folder.new_file("animation.gif") as file:
+        draw_animation(file, examples, settings.given)
+
+
+def _training(outcome: Outcome, settings: DemoSettings) -> str:
+    steps = f"{settings.steps} steps"
+    return f"seed {settings.seed}, " + (
+        f"stopped after {outcome.steps_done} of {steps}" if outcome.interrupted else steps
+    )
+
+
+@torch.inference_mode()
+def _examples(
+    models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings
+) -> list[dict[str, Tensor]]:
+    """The first test sequences, as they come, with what each model predicts."""
+    sequences = [test_set[index] for index in range(min(PICTURED_SEQUENCES, len(test_set)))]
+    predictions = {
+        name: model(torch.stack(sequences)[:, : settings.given], settings.future)[:, -settings.future :]
+        for name, model in models.items()
+    }
+    return [
+        {"truth": sequence, **{name: predicted[number] for name, predicted in predictions.items()}}
+        for number, sequence in enumerate(sequences)
+    ]

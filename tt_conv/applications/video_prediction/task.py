@@ -1,0 +1,103 @@
+"""How a frame predictor is trained."""
+
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tt_conv.applications.training import Task
+
+Loss = Literal["l1_mse", "cross_entropy"]
+
+
+class FramePrediction(Task):
+    """Trains a model to predict the next frames of sequences.
+
+    The sequences are ``[B, T, C, *S]`` with values from 0 to 1; the model predicts their frames 2 .. T.
+    While there are given frames, the model predicts each frame from the true ones before it; after that from
+    its own predictions. The loss is the mean over all its outputs.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Called as ``model(frames [B, given, C, *S], future) -> [B, given + future - 1, C, *S]``.
+    given : int
+        Number of frames that the model is shown; it predicts the rest of the sequence.
+    steps : int
+        Optimizer steps of the training.
+    loss : {"l1_mse", "cross_entropy"}
+        The published L1 + MSE, or the cross-entropy of each pixel, for models that end with a sigmoid. (The
+        absolute error alone favours an empty frame as long as it is unsure where things are.)
+    growth : float
+        Share of the training, from 0 to 1, over which the predicted future grows from one frame to all.
+    learning_rate, clip_norm : float
+        See :class:`~tt_conv.applications.training.Task`.
+
+    Examples
+    --------
+    >>> from tt_conv.layers import FramePredictor
+    >>> model = FramePredictor(1, (4,), (1,), kernel_size=3, rank=2)
+    >>> task = FramePrediction(model, given=3, steps=100)
+    >>> task.loss(torch.rand(2, 5, 1, 8, 8), progress=0.0).shape
+    torch.Size([])
+
+    References
+    ----------
+    J. Su, W. Byeon, J. Kossaifi, F. Huang, J. Kautz, A. Anandkumar: Convolutional tensor-train LSTM for
+    spatio-temporal learning. NeurIPS 2020, arXiv 2002.09131 (the loss L1 + MSE).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        given: int,
+        steps: int,
+        loss: Loss = "l1_mse",
+        growth: float = 0.0,
+        learning_rate: float = 1e-3,
+        clip_norm: float = 1.0,
+    ) -> None:
+        super().__init__(model, steps=steps, learning_rate=learning_rate, clip_norm=clip_norm)
+        if given < 1:
+            raise ValueError(f"given must be at least 1 frame, got {given}")
+        if loss not in get_args(Loss):
+            raise ValueError(f"loss must be one of {', '.join(map(repr, get_args(Loss)))}, got {loss!r}")
+        if not 0 <= growth <= 1:
+            raise ValueError(f"growth is a share of the training, from 0 to 1, got {growth}")
+        self.given = given
+        self.loss_name = loss
+        self.growth = growth
+
+    def future(self, frames: int, progress: float) -> int:
+        """Number of frames predicted beyond the given ones, of sequences of ``frames``, at a point of training."""
+        future = frames - self.given
+        if future < 1:
+            raise ValueError(f"sequences of {frames} frames with {self.given} given leave nothing to predict")
+        return future if progress >= self.growth else 1 + int(future * progress / self.growth)
+
+    def loss(self, batch: Tensor, progress: float = 1.0) -> Tensor:
+        """Loss on sequences ``[B, T, C, *S]``; ``progress`` is the share of the training that is done."""
+        future = self.future(batch.shape[1], progress)
+        predicted = self.model(batch[:, : self.given], future)
+        target = batch[:, 1 : self.given + future]
+        if self.loss_name == "cross_entropy":
+            return F.binary_cross_entropy(predicted, target)
+        return F.l1_loss(predicted, target) + F.mse_loss(predicted, target)
+
+
+def published_start(model: nn.Module) -> None:
+    """Give a model the start of the published training: Xavier-uniform weights, zero biases."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+
+
+def start_at_mean(model: nn.Module, frames: Tensor) -> None:
+    """Let the output of a model with a sigmoid start at the mean of its frames instead of at one half."""
+    output = model.get_submodule("output")
+    with torch.no_grad():
+        output.get_parameter("bias").fill_(torch.logit(frames.mean()))

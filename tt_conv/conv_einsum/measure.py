@@ -1,0 +1,252 @@
+"""``optimize="measure"``: time the best few distinct paths where they will run, and remember the winner."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tt_conv.conv_einsum.compile import Program, compile_steps
+from tt_conv.conv_einsum.cost import CostModel, Usage
+from tt_conv.conv_einsum.expression import ConvEinsumExpression
+from tt_conv.conv_einsum.info import PathInfo
+from tt_conv.conv_einsum.network import Network
+from tt_conv.conv_einsum.plan import Path, Steps, left_to_right, limit_in_elements, plan
+from tt_conv.conv_einsum.search import cheapest, cheapest_few, steps_of
+from tt_conv.conv_einsum.tensors import autocast_dtype, check_tensors
+
+CANDIDATES = 8
+"""Paths that are timed at most."""
+
+TRAFFIC_WEIGHTS = (0, 32, 128)
+"""Multiply-adds that moving an element may be worth: for arithmetic, for ordinary and for slow memory."""
+
+HOPELESS = 8
+"""A path that should take so many times the best one's time is not tried."""
+
+EXACT_UP_TO = 7
+"""Operands up to which the best few paths are searched exactly."""
+
+SECONDS = 0.3
+"""Time spent on timing, as far as three rounds allow."""
+
+CALLS = 8
+"""Calls per weight update that are timed at most."""
+
+_chosen: dict[tuple, ConvEinsumExpression] = {}
+
+
+def candidates(network: Network, usage: Usage, memory_limit: int | str | None) -> list[Steps]:
+    """Return distinct paths that are worth timing, the one with the fewest multiply-adds first.
+
+    Parameters
+    ----------
+    network : Network
+    usage : Usage
+    memory_limit : int, "max_input" or None
+        All paths keep within it.
+
+    Returns
+    -------
+    list
+        Steps of at most ``CANDIDATES`` paths: the cheapest ones when moving data costs nothing, something or
+        much; the kernels combined before they meet the feature; left to right.
+    """
+    limit = limit_in_elements(CostModel(network, usage), memory_limit)
+    ranked = [_ranked(CostModel(network, usage, weight), limit) for weight in TRAFFIC_WEIGHTS]
+    found = [plan(network, usage, "auto", memory_limit)]
+    found += [steps[0] for steps in ranked if steps]
+    found += _feature_last(CostModel(network, usage), limit)
+    found.append(left_to_right(len(network.operands)))
+    found += [steps[place] for place in (1, 2) for steps in ranked if len(steps) > place]
+    model = CostModel(network, usage, TRAFFIC_WEIGHTS[1])
+    prices = [sum(model.price(left, right)[0] for left, right in steps) for steps in found]
+    distinct: dict[frozenset, Steps] = {}
+    for steps, price in zip(found, prices, strict=True):
+        within = limit is None or all(model.elements(left | right) <= limit for left, right in steps)
+        if within and price <= HOPELESS * min(prices):
+            distinct.setdefault(frozenset(frozenset(pair) for pair in steps), steps)
+    return list(distinct.values())[:CANDIDATES]
+
+
+def _ranked(model: CostModel, limit: int | None) -> list[Steps]:
+    """Return the best few paths, best first; none for equations too large for exact search."""
+    count = len(model.network.operands)
+    if count > EXACT_UP_TO:
+        return []
+    return [tuple(steps_of(tree)) for tree in cheapest_few(model, [1 << i for i in range(count)], 3, limit)]
+
+
+def _feature_last(model: CostModel, limit: int | None) -> Iterator[Steps]:
+    """Yield the path that combines all kernels first, if there is one feature and the search is feasible."""
+    feature = model.network.features
+    kernels = [1 << i for i in range(len(model.network.operands)) if not feature >> i & 1]
+    if feature & (feature - 1) or not 1 < len(kernels) <= EXACT_UP_TO:
+        return
+    tree = cheapest(model, kernels, limit)
+    if tree is not None:
+        yield tuple(steps_of((feature, tree)))
+
+
+def measured_expression(
+    network: Network,
+    usage: Usage,
+    memory_limit: int | str | None,
+    operands: Sequence[Tensor],
+    constants: Mapping[int, Tensor] | None = None,
+) -> ConvEinsumExpression:
+    """Return the expression that is fastest on such operands, from memory if they were measured before.
+
+    Parameters
+    ----------
+    network : Network
+    usage : Usage
+    memory_limit : int, "max_input" or None
+    operands : sequence of Tensor
+        All operands that are not constants.
+    constants : mapping from int to Tensor, optional
+        The others; they are folded when a path is timed.
+
+    Returns
+    -------
+    ConvEinsumExpression
+        Of all operands, the constants included.
+
+    Raises
+    ------
+    ConvEinsumError
+        For mixed dtypes or devices.
+    """
+    constants = constants or {}
+    device = operands[0].device if operands else next(iter(constants.values())).device
+    key = (
+        network.equation.text,
+        tuple(operand.shape for operand in network.operands),
+        network.options,
+        usage,
+        memory_limit,
+        autocast_dtype(device),
+        torch.get_num_threads(),
+        tuple(tensor_key(tensor) for tensor in (*operands, *constants.values())),
+    )
+    found = _chosen.get(key)
+    if found is None:
+        check_tensors(network.equation.text, {i: (x, tuple(x.shape)) for i, x in enumerate(operands)})
+        paths = candidates(network, usage, memory_limit)
+        programs = [compile_steps(network, usage, steps) for steps in paths]
+        winner = 0
+        if len(programs) > 1 and device.type != "meta":
+            with torch.set_grad_enabled(bool(usage.gradients)):
+                winner = fastest([_runner(p, usage, operands, constants) for p in programs], device)
+        found = _chosen[key] = ConvEinsumExpression(programs[winner])
+    return found
+
+
+def tensor_key(tensor: Tensor) -> tuple:
+    """Return what a measurement depends on."""
+    return tensor.device, tensor.dtype, tensor.stride()
+
+
+def fastest(runs: Sequence[Callable[[], Any]], device: torch.device) -> int:
+    """Return the index of the fastest call, by the median of interleaved rounds.
+
+    Calls that are twice as slow as the best so far leave the race.
+    """
+    synchronize = getattr(torch, device.type).synchronize
+    if device.type == "cuda":
+        synchronize = partial(synchronize, device)
+    times: dict[int, list[float]] = {i: [] for i in range(len(runs))}
+    for run in runs:  # the first call allocates and lets libraries choose their algorithms
+        run()
+    start = time.perf_counter()
+    while True:
+        for i in times:
+            synchronize()
+            before = time.perf_counter()
+            runs[i]()
+            synchronize()
+            times[i].append(time.perf_counter() - before)
+        medians = {i: median(values) for i, values in times.items()}
+        best = min(medians.values())
+        times = {i: values for i, values in times.items() if medians[i] <= 2 * best}
+        rounds = max(map(len, times.values()))
+        if len(times) == 1 or (rounds >= 3 and time.perf_counter() - start > SECONDS) or rounds >= 200:
+            return min(times, key=medians.__getitem__)
+
+
+def _runner(
+    program: Program, usage: Usage, operands: Sequence[Tensor], constants: Mapping[int, Tensor]
+) -> Callable[[], Any]:
+    """Return a call that does what the program is used for, gradients and the reuse of weights included."""
+    expression = ConvEinsumExpression(program, constants)
+    positions = [i for i in range(len(program.network.operands)) if i not in constants]
+    given = {i: operand.detach() for i, operand in zip(positions, operands, strict=True)}
+    for i, operand in given.items():
+        operand.requires_grad_(bool(usage.gradients >> i & 1))
+    leaves = [operand for operand in given.values() if operand.requires_grad]
+    weights = {i: operand for i, operand in given.items() if usage.reuse > 1 and usage.weights >> i & 1}
+    rest = [operand for i, operand in given.items() if i not in weights]
+
+    def call() -> Any:
+        bound = expression.bind(weights) if weights else expression
+        results = [bound(*rest) for _ in range(min(usage.reuse, CALLS))]
+        if leaves:
+            torch.autograd.grad(results, leaves, [torch.ones_like(result) for result in results])
+
+    return call
+
+
+def random_operands(network: Network) -> list[Tensor]:
+    """Return operands of torch's default dtype on its default device, without touching its random state."""
+    device = torch.get_default_device()
+    if device.type == "meta":
+        return [torch.empty(operand.shape, device=device) for operand in network.operands]
+    generator = torch.Generator(device).manual_seed(0)
+    return [torch.randn(operand.shape, generator=generator, device=device) for operand in network.operands]
+
+
+class MeasuredExpression(ConvEinsumExpression):
+    """An expression that measures on its first call with each kind of operands, and then runs the winner.
+
+    Until then ``path`` and ``info`` are those of the path with the fewest multiply-adds. Under
+    ``torch.compile`` and ``torch.export`` nothing can be timed: call it once before.
+    """
+
+    def __init__(
+        self, network: Network, usage: Usage, memory_limit: int | str | None, constants: Mapping[int, Tensor]
+    ) -> None:
+        super().__init__(compile_steps(network, usage, plan(network, usage, "auto", memory_limit)), constants)
+        self._memory_limit = memory_limit
+        self._constants = dict(constants)
+        self._measured: dict[tuple, ConvEinsumExpression] = {}
+        self._latest: ConvEinsumExpression | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave measurements out: another process, or machine, makes its own."""
+        return super().__getstate__() | {"_measured": {}, "_latest": None}
+
+    @property
+    def path(self) -> Path:
+        return super().path if self._latest is None else self._latest.path
+
+    @property
+    def info(self) -> PathInfo:
+        return super().info if self._latest is None else self._latest.info
+
+    def __call__(self, *operands: Tensor) -> Tensor:
+        if torch.compiler.is_compiling():
+            return super().__call__(*operands) if self._latest is None else self._latest(*operands)
+        self._check(operands)
+        key = tuple(map(tensor_key, operands))
+        if key not in self._measured:
+            network, usage = self.program.network, self.program.usage
+            fastest_one = measured_expression(network, usage, self._memory_limit, operands, self._constants)
+            self._measured[key] = ConvEinsumExpression(fastest_one.program, self._constants)
+        self._latest = self._measured[key]
+        return self._latest(*operands)
+
+    def bind(self, operands: Mapping[int, Tensor]) -> ConvEinsumExpression:
+        return super().bind(operands) if self._latest is None else self._latest.bind(operands)

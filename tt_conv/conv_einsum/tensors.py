@@ -1,0 +1,78 @@
+"""Whether operands are tensors that an expression can be run on."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.amp import is_autocast_available
+
+from tt_conv.conv_einsum.errors import ConvEinsumError
+
+SUPPORTED = (
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.complex64,
+    torch.complex128,
+)
+MIXED_BY_AUTOCAST = {torch.float32, torch.float16, torch.bfloat16}
+
+
+def check_tensors(
+    equation: str,
+    operands: Mapping[int, tuple[Tensor, tuple[int, ...]]],
+    constants: tuple[torch.dtype, torch.device] | None = None,
+) -> None:
+    """Refuse what is not a tensor of the expected shape, or differs from the others in dtype or device.
+
+    Parameters
+    ----------
+    equation : str
+        For the message.
+    operands : mapping from int to (Tensor, tuple of int)
+        Operand number -> value and expected shape.
+    constants : (torch.dtype, torch.device), optional
+        Of the constants of the expression, which the operands must agree with.
+
+    Raises
+    ------
+    ConvEinsumError
+    """
+    for i, (operand, shape) in operands.items():
+        if not isinstance(operand, Tensor):
+            raise ConvEinsumError(f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation)
+        if operand.shape != shape:
+            raise ConvEinsumError(
+                f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}",
+                equation,
+            )
+        if operand.dtype not in SUPPORTED or operand.layout != torch.strided:
+            supported = ", ".join(str(dtype).removeprefix("torch.") for dtype in SUPPORTED)
+            raise ConvEinsumError(
+                f"operand {i} has dtype {operand.dtype} and layout {operand.layout}; "
+                f"expected a strided tensor of {supported}",
+                equation,
+            )
+        if constants is not None:
+            (dtype, device), other = constants, "the constants"
+        else:
+            first = next(iter(operands))
+            dtype, device, other = operands[first][0].dtype, operands[first][0].device, f"operand {first}"
+        if operand.device != device:
+            raise ConvEinsumError(
+                f"operand {i} is on {operand.device} and {other} on {device}; move them together", equation
+            )
+        if operand.dtype != dtype and not ({operand.dtype, dtype} <= MIXED_BY_AUTOCAST and autocast_dtype(device)):
+            raise ConvEinsumError(
+                f"operand {i} has dtype {operand.dtype} and {other} {dtype}; convert them to one dtype "
+                "(outside autocast nothing is converted)",
+                equation,
+            )
+
+
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the type to which autocast converts on a device; None if it is off, or unknown there."""
+    if not is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)

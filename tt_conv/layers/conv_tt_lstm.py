@@ -1,0 +1,171 @@
+"""ConvTT-LSTM: the recurrence of a ConvLSTM as a convolutional tensor-train over several past states."""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tt_conv._arguments import positive_int
+from tt_conv._boundary import extend
+from tt_conv.conv_tt_layer import ConvTT
+from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
+from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
+
+
+class ConvTTLSTMCell(RecurrentCell):
+    r"""One step of a ConvTT-LSTM.
+
+    .. math::
+
+        [i, f, o, g] = W_x * x_t + \text{ConvTT}(h_{t-N}, \dots, h_{t-1}) + b ,
+
+    then as in a ConvLSTM. ``cell.recurrent`` is the :class:`tt_conv.ConvTT`.
+
+    Parameters
+    ----------
+    in_channels, hidden_channels : int
+        Channels of a frame and of the hidden state.
+    kernel_size : int, sequence of int, or sequence of sequences of int
+        Odd size of every kernel, per spatial axis; or one such sequence per level of the Conv-TT, oldest first.
+        The input convolution has the size of the newest level.
+    order, steps, rank, window, boundary
+        Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's. With
+        ``boundary="circular"`` the input convolution is periodic too.
+    bias : bool
+        Add a bias in every projection and core.
+    dim : int
+        Number of spatial axes: 1, 2 or 3.
+    device, dtype
+        Of the parameters.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tt_conv.layers import ConvTTLSTMCell
+    >>> cell = ConvTTLSTMCell(1, 8, kernel_size=3, order=2, steps=3, rank=4)
+    >>> hidden, state = cell(torch.rand(2, 1, 16, 16))
+    >>> hidden, state = cell(torch.rand(2, 1, 16, 16), state)
+    >>> hidden.shape, len(state)
+    (torch.Size([2, 8, 16, 16]), 4)
+
+    References
+    ----------
+    Su, Byeon, Kossaifi, Huang, Kautz, Anandkumar, "Convolutional Tensor-Train LSTM for Spatio-Temporal
+    Learning", NeurIPS 2020, arXiv:2002.09131.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: int | Sequence[int] | Sequence[Sequence[int]],
+        *,
+        order: int = 3,
+        steps: int | None = None,
+        rank: int | Sequence[int] = 8,
+        window: str = "sliding",
+        boundary: str = "stagewise",
+        bias: bool = True,
+        dim: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        recurrent = ConvTT(
+            positive_int(hidden_channels, "hidden_channels"),
+            4 * hidden_channels,
+            kernel_size,
+            order=order,
+            steps=steps,
+            rank=rank,
+            window=window,
+            boundary=boundary,
+            bias=bias,
+            core_bias=bias,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+        )
+        # The newest core takes [x_t ; v_M] together, so the input shares its kernel size.
+        super().__init__(in_channels, hidden_channels, recurrent.kernel_size[-1], steps=recurrent.steps, dim=dim)
+        self.input_conv = CONVOLUTIONS[self.dim](
+            self.in_channels,
+            4 * self.hidden_channels,
+            self.kernel_size,  # type: ignore[arg-type]
+            padding=tuple((k - 1) // 2 for k in self.kernel_size),  # type: ignore[arg-type]
+            padding_mode="circular" if boundary == "circular" else "zeros",
+            bias=False,
+            device=device,
+            dtype=dtype,
+        )
+        self.recurrent = recurrent
+
+    def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+        recurrent = self.recurrent.bind_for(hidden[-1])
+        return self.input_gates(x) + recurrent(self.recurrent.windows(hidden))
+
+    def input_gates(self, x: Tensor) -> Tensor:
+        """Return what the frame alone gives to the gates, ``[batch, 4 * hidden, *spatial]``."""
+        if self.recurrent.boundary != "circular":
+            return self.input_conv(x)
+        # torch.nn's own periodic padding refuses frames smaller than half a kernel.
+        half = [(k - 1) // 2 for k in self.kernel_size]
+        return CONVOLVE[self.dim](extend(x, half, "circular"), self.input_conv.weight)
+
+    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
+        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
+        if self.recurrent.window == "sliding":
+            return RegisterRecurrence(self, state, from_zero=from_zero)
+        return WindowRecurrence(self, state)
+
+    def macs(self, spatial_size: Sequence[int]) -> int:
+        """Return the multiply-adds of the convolutions of one step of one sample."""
+        return self.input_conv.weight.numel() * math.prod(spatial_size) + self.recurrent.macs(spatial_size)
+
+
+class ConvTTLSTM(RecurrentLayer):
+    """A ConvTT-LSTM over a sequence; the arguments are those of :class:`ConvTTLSTMCell`.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tt_conv.layers import ConvTTLSTM
+    >>> outputs, state = ConvTTLSTM(1, 8, kernel_size=3, rank=4)(torch.rand(2, 10, 1, 16, 16))
+    >>> outputs.shape
+    torch.Size([2, 10, 8, 16, 16])
+    """
+
+    cell: ConvTTLSTMCell
+
+    def __init__(
+        self,
+        in_channels: int,
+        hidden_channels: int,
+        kernel_size: int | Sequence[int] | Sequence[Sequence[int]],
+        *,
+        order: int = 3,
+        steps: int | None = None,
+        rank: int | Sequence[int] = 8,
+        window: str = "sliding",
+        boundary: str = "stagewise",
+        bias: bool = True,
+        dim: int = 2,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.cell = ConvTTLSTMCell(
+            in_channels,
+            hidden_channels,
+            kernel_size,
+            order=order,
+            steps=steps,
+            rank=rank,
+            window=window,
+            boundary=boundary,
+            bias=bias,
+            dim=dim,
+            device=device,
+            dtype=dtype,
+        )

@@ -1,0 +1,126 @@
+"""The recurrence engine: a cell on its way through one sequence, with its weights prepared once.
+
+Everything that a sequence shares (joined kernels, memory formats, registers) lives in a :class:`Recurrence`
+and ends with it. What crosses from one sequence to the next is the state alone.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TypeAlias
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tt_conv.layers.gates import lstm_update
+from tt_conv.registers import Registers
+
+if TYPE_CHECKING:
+    from tt_conv.layers.conv_lstm import ConvLSTMCell
+    from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
+    from tt_conv.layers.recurrence import RecurrentCell
+
+State: TypeAlias = tuple[Tensor, ...]
+"""The last hidden states and the cell state, ``(h_{t-N+1}, ..., h_t, c_t)``, each ``[batch, hidden, *spatial]``."""
+
+CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TYPICAL_LENGTH = 10
+"""Steps that the planner expects of a sequence; it weighs work on the weights alone against work per step."""
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return ``x`` with its channels innermost in memory, where PyTorch has such a format."""
+    if x.ndim not in _CHANNELS_LAST:
+        return x.contiguous()
+    return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
+
+
+def _as_autocast(x: Tensor) -> Tensor:
+    """Convert what autocast would convert in every convolution, once."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
+class Recurrence(ABC):
+    """A cell on its way through one sequence."""
+
+    def __init__(self, cell: RecurrentCell, state: Sequence[Tensor]) -> None:
+        self.cell = cell
+        self.hidden = [channels_last(_as_autocast(value)) for value in state[:-1]]
+        self.memory = channels_last(state[-1])
+
+    def step(self, x: Tensor) -> Tensor:
+        """Take the frame ``[batch, in_channels, *spatial]`` and return ``[batch, hidden_channels, *spatial]``."""
+        newest, self.memory = lstm_update(self.gates(channels_last(_as_autocast(x))), self.memory)
+        self.hidden = [*self.hidden[1:], newest]
+        return newest
+
+    def state(self) -> State:
+        """Return the state after the frames so far."""
+        return (*self.hidden, self.memory)
+
+    @abstractmethod
+    def gates(self, x: Tensor) -> Tensor:
+        """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+
+
+class ConvLSTMRecurrence(Recurrence):
+    """A ConvLSTM: one convolution of ``[x | h]``."""
+
+    def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
+        super().__init__(cell, state)
+        self.weight = channels_last(cell.conv.weight)
+        self.bias = cell.conv.bias
+        self.padding = [(k - 1) // 2 for k in cell.kernel_size]
+
+    def gates(self, x: Tensor) -> Tensor:
+        joined = torch.cat([x, self.hidden[-1]], dim=1)
+        return CONVOLVE[self.cell.dim](joined, self.weight, self.bias, padding=self.padding)
+
+
+class WindowRecurrence(Recurrence):
+    """A ConvTT-LSTM that evaluates the window of past states at every step, with weights bound once."""
+
+    def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor]) -> None:
+        super().__init__(cell, state)
+        self.input_gates, self.train = cell.input_gates, cell.recurrent
+        self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
+
+    def gates(self, x: Tensor) -> Tensor:
+        return self.input_gates(x) + self.evaluate(self.train.windows(self.hidden))
+
+
+class RegisterRecurrence(Recurrence):
+    """A ConvTT-LSTM with a sliding window: one register convolution and one of ``[x | V_M]`` per step."""
+
+    def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor], *, from_zero: bool) -> None:
+        super().__init__(cell, state)
+        train = cell.recurrent
+        self.form = form = Registers(train)
+        form.weight = channels_last(form.weight)
+        self.lags = train.lags
+        self.weight = channels_last(torch.cat([cell.input_conv.weight, train.cores[-1]], dim=1))
+        self.bias = train.bias
+        self.placed = [form.place(value) for value in self.hidden]
+        if from_zero:
+            self.registers = form.start_from_zero(self.placed[0])
+        else:
+            self.registers = form.start(self.placed)
+        self.placed = self.placed[-self.lags :]
+        self.current = True
+
+    def gates(self, x: Tensor) -> Tensor:
+        form = self.form
+        if not self.current:
+            # Not done before it is needed: the last step of a sequence leaves its registers alone.
+            self.placed = [*self.placed, form.place(self.hidden[-1])][-self.lags :]
+            self.registers = form.advance(self.placed, self.registers)
+        self.current = False
+        joined = torch.cat([form.beside_newest_level(x), form.newest_level(self.registers)], dim=1)
+        return form.output_convolution(joined, self.weight, self.bias)

@@ -1,0 +1,124 @@
+"""The streaming form of a Conv-TT: every level advances with one convolution as soon as a frame is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from tt_conv._boundary import crop, extend
+
+if TYPE_CHECKING:
+    from tt_conv.conv_tt_layer import ConvTT
+
+_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+
+
+class Registers:
+    r"""The partial sums of the outputs to come, for a Conv-TT with a sliding window.
+
+    Level m of the output M - m frames ahead is complete once frame s is known:
+
+    .. math::
+
+        V_m(s) = P_m * [f_{s-L+1}, \dots, f_s] + G_{m-1} * V_{m-1}(s - 1), \qquad y_s = G_M * V_M(s) ,
+
+    so all levels advance with one convolution of ``[f_{s-L+1} .. f_s | V_{M-1} .. V_1]``.
+
+    The kernel of that convolution is built from the layer's parameters when this object is made. Registers
+    depend on the parameters, so they must not outlive a change of them or a detached graph: make a new
+    object for each sequence and start it from the frames before.
+    """
+
+    def __init__(self, layer: ConvTT) -> None:
+        if layer.window != "sliding":
+            raise ValueError(
+                "only a sliding window has registers: with a fixed one every level sees the newest frame, "
+                "so no level is complete before it"
+            )
+        self.layer = layer
+        # Smaller kernels of other levels are embedded in zeros, so that one convolution serves all.
+        self._kernel_size = tuple(map(max, zip(*layer.kernel_size, strict=True)))
+        self._half = [(k - 1) // 2 for k in self._kernel_size]
+        self._output_half = [(k - 1) // 2 for k in layer.kernel_size[-1]]
+        # Zero borders that are set once need every level on a common margin, wide enough for level 1.
+        reach = [sum((k - 1) // 2 for k in axis) for axis in zip(*layer.kernel_size, strict=True)]
+        self._margin = reach if layer.boundary == "zeros" else [0] * layer.dim
+        self._convolution = _CONVOLUTIONS[layer.dim]
+        self.weight, self.bias = _combined(layer, self._kernel_size)
+
+    @property
+    def channels(self) -> int:
+        """Channels of the registers ``[V_M | ... | V_1]``."""
+        return sum(self.layer.rank)
+
+    def place(self, frame: Tensor) -> Tensor:
+        """Extend a frame ``[batch, in_channels, *spatial]`` as far as the registers reach."""
+        return extend(frame, self._margin, "zeros")
+
+    def start(self, frames: Sequence[Tensor]) -> Tensor:
+        """Return the registers after ``steps`` frames, placed, oldest first."""
+        first = frames[0]
+        registers = first.new_zeros(first.shape[0], self.channels, *first.shape[2:])
+        lags = self.layer.lags
+        for m in range(self.layer.order):
+            registers = self.advance(frames[m : m + lags], registers)
+        return registers
+
+    def start_from_zero(self, like: Tensor) -> Tensor:
+        """Return the registers after nothing but zero frames, for placed frames like ``like``."""
+        zero = like.new_zeros(1, *like.shape[1:])
+        return self.start([zero] * self.layer.steps).expand(like.shape[0], *(-1,) * (like.ndim - 1))
+
+    def advance(self, frames: Sequence[Tensor], registers: Tensor) -> Tensor:
+        """Return the registers after the newest of the last ``lags`` frames, placed, oldest first."""
+        older = registers[:, self.layer.rank[-1] :]
+        return self._convolve(torch.cat([*frames, older], dim=1), self.weight, self.bias, self._half)
+
+    def newest_level(self, registers: Tensor) -> Tensor:
+        """Return :math:`V_M` on the margin that the output kernel needs, if it does not pad by itself."""
+        level = registers[:, : self.layer.rank[-1]]
+        return crop(level, [m - h if m else 0 for m, h in zip(self._margin, self._output_half, strict=True)])
+
+    def output_convolution(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Convolve what stands on the margin of :meth:`newest_level` with an output kernel."""
+        if self.layer.boundary == "zeros":
+            return self._convolution(value, weight, bias)
+        return self._convolve(value, weight, bias, self._output_half)
+
+    def beside_newest_level(self, frame: Tensor) -> Tensor:
+        """Extend a frame with zeros to the margin of :meth:`newest_level`."""
+        return extend(frame, self._output_half, "zeros") if self.layer.boundary == "zeros" else frame
+
+    def _convolve(self, value: Tensor, weight: Tensor, bias: Tensor | None, half: Sequence[int]) -> Tensor:
+        if self.layer.boundary == "circular":
+            return self._convolution(extend(value, half, "circular"), weight, bias)
+        return self._convolution(value, weight, bias, padding=half)
+
+
+def _combined(layer: ConvTT, kernel_size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:
+    """Return the kernel and bias of the register convolution.
+
+    Rows are ``[V_M | ... | V_1]``, columns ``[L frames, oldest first | V_{M-1} | ... | V_1]``.
+    """
+    rank, rows = layer.rank, []
+    for m in reversed(range(layer.order)):
+        projection = layer.projections[m].transpose(1, 2).flatten(1, 2)
+        # Column blocks V_{M-1} .. V_1; the row of V_{m+1} has its core in the block of V_m.
+        blocks = [
+            _embedded(layer.cores[older], kernel_size)
+            if older == m - 1
+            else projection.new_zeros(rank[m], rank[older], *kernel_size)
+            for older in reversed(range(layer.order - 1))
+        ]
+        rows.append(torch.cat([_embedded(projection, kernel_size), *blocks], dim=1))
+    biases = layer.level_biases()[::-1]
+    return torch.cat(rows, dim=0), torch.cat(biases) if biases else None
+
+
+def _embedded(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
+    """Return a kernel in the middle of zeros."""
+    return extend(kernel, [(n - k) // 2 for n, k in zip(size, kernel.shape[2:], strict=True)], "zeros")
