@@ -36,9 +36,7 @@ def measure(setting: Setting, seed: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and write what came out."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--output", type=Path, help="JSON file to write")
     parser.add_argument("--threads", type=int, default=2)

@@ -112,9 +112,9 @@ def _level_by_level(
         batch = max(1, batch_size(alone, train.rank[level:], train.core_entries(level)))
         best: Descent | None = None
         guess = core_guess(target, level, cores)
-        for _ in range(effort.rounds):
+        for number in range(effort.rounds):
             new = train.random_core(level, batch, generator, target.spectrum.device)
-            if guess is not None:
+            if guess is not None and number == 0:
                 new[0] = guess
             start = [new, *(core.expand(batch, -1, -1, -1) for core in cores)]
             descent = descend(alone, start, free=[0], iterations=effort.iterations, target=SOLVED / 100)
