@@ -238,6 +238,7 @@ def test_importing_leaves_the_backend_of_tensorly_alone():
 
 
 class TestRank:
+    @pytest.mark.filterwarnings("ignore::tt_conv.decomposition.PoorFitWarning")
     def test_a_budget_is_kept_and_used(self):
         kernel = torch.from_numpy(planted(0, order=2, outputs=8, inputs=6, rank=2))
         # Dense: 8*6*2*7 = 672. Rank r: 2*6*3*r + 3*r*r + 8*3*r = 3*r*r + 60*r parameters, by hand.
