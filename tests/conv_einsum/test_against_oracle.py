@@ -350,3 +350,36 @@ def test_twelve_operands():
     for optimize in ("auto", "greedy", False, random_path(12, Random(0))):
         actual = conv_einsum(chain.equation, *x, optimize=optimize)
         torch.testing.assert_close(actual, expected, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("strides", [(16, 4, 1, 2, 32), (16, 4, 1, 2, 1), (16, 4, 2, 1, 1)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_of_grouped_convolutions_lie_anywhere_in_memory(dtype: torch.dtype, strides: tuple[int, ...]) -> None:
+    # For the first two PyTorch 2.13 itself returns wrong values.
+    torch.manual_seed(0)
+    x = torch.randn(64).to(dtype).as_strided((1, 2, 2, 1, 4), (16, 2, 1, 16, 4))
+    w = torch.randn(256).to(dtype).as_strided((2, 4, 2, 2, 1), strides)
+    result = conv_einsum("bgihw,goihw->bgohw|hw", x, w, padding={"h": 1})
+    expected = oracle("bgihw,goihw->bgohw|hw", x.double(), w.double(), padding={"h": 1})
+    torch.testing.assert_close(result.double(), expected, rtol=2e-2, atol=5e-2)
+
+
+@pytest.mark.parametrize(
+    ("feature", "kernel", "padding"),
+    [((3, 1, 1, 1, 5, 3), (1, 3, 1, 2, 1, 2), (2, 0, 0)), ((1, 3, 4, 2, 2, 5), (3, 2, 4, 3, 3, 1), (1, 1, 0))],
+)
+def test_bfloat16_kernels_wider_than_the_feature(feature: tuple, kernel: tuple, padding: tuple) -> None:
+    # PyTorch 2.13 reads uninitialised memory there, so some is left behind.
+    torch.manual_seed(0)
+    rubbish = [torch.full((size,), 1e30) for size in (64, 256, 1000, 4000)]
+    del rubbish
+    x = torch.randn(feature).bfloat16().movedim((1, 2), (-2, -1)).contiguous().movedim((-2, -1), (1, 2))
+    w = torch.randn(kernel).bfloat16().requires_grad_()
+    options = {"padding": dict(zip("dhw", padding, strict=True))}
+    result = conv_einsum("bgidhw,goidhw->bgodhw|dhw", x, w, **options)
+    result.sum().backward()
+    exact = w.detach().double().requires_grad_()
+    expected = oracle("bgidhw,goidhw->bgodhw|dhw", x.double(), exact, **options)
+    expected.sum().backward()
+    torch.testing.assert_close(result.double(), expected, rtol=2e-2, atol=5e-2)
+    torch.testing.assert_close(w.grad.double(), exact.grad, rtol=2e-2, atol=1e-1)

@@ -195,6 +195,7 @@ def test_an_expression_explains_itself() -> None:
         (lambda x: x.tolist(), "operand 2 must be a torch.Tensor, got list"),
         (lambda x: x.numpy(), "operand 2 must be a torch.Tensor, got ndarray"),
         (lambda x: x.to_sparse(), "layout torch.sparse_coo"),
+        (lambda x: torch.nested.nested_tensor(list(x), layout=torch.jagged), "operand 2 is a nested tensor"),
     ],
 )
 def test_operands_that_do_not_fit(wrong, words: str) -> None:

@@ -64,11 +64,9 @@ def mask(equation: str, name: str, positions: Collection[int], count: int) -> in
 def tensor_shapes(equation: str, operands: Sequence[Any]) -> tuple[Shape, ...]:
     """Return the shapes of operands, which must be tensors."""
     for i, operand in enumerate(operands):
-        if not isinstance(operand, Tensor):
-            raise ConvEinsumError(
-                f"operand {i} must be a torch.Tensor, got {type(operand).__name__}; shapes need shapes=True",
-                equation,
-            )
+        if not isinstance(operand, Tensor) or operand.is_nested:
+            what = "a nested tensor" if isinstance(operand, Tensor) else type(operand).__name__
+            raise ConvEinsumError(f"operand {i} must be a torch.Tensor, got {what}; shapes need shapes=True", equation)
     return tuple(tuple(map(index, operand.shape)) for operand in operands)
 
 

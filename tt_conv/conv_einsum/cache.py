@@ -55,7 +55,7 @@ class CallMemory:
             except TypeError:
                 key = (equation, _hashable(settings), (), torch.is_grad_enabled(), looks)
                 hash(key)
-        except (TypeError, AttributeError):
+        except (TypeError, AttributeError, RuntimeError):
             return None
         return key
 

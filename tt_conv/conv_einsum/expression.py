@@ -109,7 +109,7 @@ class ConvEinsumExpression:
         """
         try:
             looks = None if is_compiling() else [*map(LOOKS, operands)]
-        except AttributeError:
+        except (AttributeError, RuntimeError):  # not a tensor, or a nested one
             looks = None
         if looks is None or looks != self._looks:
             self._check(operands, looks)

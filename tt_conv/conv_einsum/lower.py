@@ -21,6 +21,7 @@ from tt_conv.conv_einsum.operations import (
     Unfold,
     View,
     Windows,
+    strides_of_size_one,
 )
 
 
@@ -211,6 +212,9 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
     view = _kernel_view(kernel, roles.batch, roles.right, roles.contracted, axes, [g[0] for g in spatial])
     groups = prod(feature.sizes[mode] for mode in roles.batch)
     as_given = view is None and kernel.subset.bit_count() == 1
+    feature_shape, kernel_shape = _convolved_shapes(feature, kernel, batch, spatial, roles, axes)
+    # PyTorch's bfloat16 convolutions in channels_last_3d read beyond a feature that the kernel is wider than.
+    wide = len(axes) == 3 and any(n < axis.kernel for n, axis in zip(feature_shape[2:], axes, strict=True))
     operation = Convolution(
         name=_convolution_name(feature, kernel, roles, axes),
         feature=_view(feature, [batch, (*roles.batch, *roles.contracted), *spatial]),
@@ -224,8 +228,38 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
         shape=_split(sizes, [batch, channels, *spatial]),
         compact=not as_given and any(axis.kernel > 1 for axis in axes),
         clone=groups > 1 and prod(feature.sizes[mode] for mode in (*batch, *_flat(spatial))) == 1,
+        layouts=(strides_of_size_one(feature_shape, wide), strides_of_size_one(kernel_shape, wide)),
+        contiguous=wide,
     )
     return operation, modes, False
+
+
+def _convolved_shapes(
+    feature: Laid,
+    kernel: Laid,
+    batch: tuple[str, ...],
+    spatial: Sequence[tuple[str, ...]],
+    roles: Roles,
+    axes: Sequence[Axis],
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the shapes [N, groups * C, *S] and [groups * O, C, *K] that a convolution gets."""
+
+    def size(tensor: Laid, *groups: tuple[str, ...]) -> int:
+        return prod(tensor.sizes[mode] for mode in _flat(groups))
+
+    padded = [sum(axis.padding) if axis.by_hand else 0 for axis in axes]
+    return (
+        (
+            size(feature, batch),
+            size(feature, roles.batch, roles.contracted),
+            *(size(feature, group) + pad for group, pad in zip(spatial, padded, strict=True)),
+        ),
+        (
+            size(kernel, roles.batch, roles.right),
+            size(kernel, roles.contracted),
+            *(axis.kernel for axis in axes),
+        ),
+    )
 
 
 def _spatial_groups(

@@ -5,6 +5,7 @@ same line written by hand costs.
 """
 
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import torch
@@ -128,7 +129,8 @@ class Convolution:
 
     ``pad`` is the padding that PyTorch's convolutions do not do themselves, ``flip`` the kernel axes on which the
     convolution is a full one, of two kernels; ``shape`` splits the axes of the result. ``compact`` and ``clone``
-    give the kernel and the feature ordinary strides, see :func:`compact`.
+    give the kernel and the feature ordinary strides, see :func:`compact`; ``layouts`` are the strides that the feature
+    and the kernel may have, see :func:`canonical`; ``contiguous`` makes both contiguous first.
     """
 
     name: str
@@ -143,6 +145,8 @@ class Convolution:
     shape: Ints | None
     compact: bool
     clone: bool
+    layouts: tuple[tuple[Ints, ...], tuple[Ints, ...]]
+    contiguous: bool
 
     def code(self, left: str, right: str, /) -> str:
         """Return the convolution of the feature ``left`` with the kernel ``right``."""
@@ -155,10 +159,18 @@ class Convolution:
             kernel = f"compact({kernel}, {right})"
         if self.clone:
             feature = f"fresh({feature}, {right})"
-        if self.groups > 1:
-            feature = f"canonical({feature})"
+        if self.contiguous:
+            feature, kernel = f"{feature}.contiguous()", f"{kernel}.contiguous()"
+        feature, kernel = self._laid(feature, right, self.layouts[0]), self._laid(kernel, right, self.layouts[1])
         settings = f"{self.stride}, {self.padding}, {self.dilation}, {self.groups}"
         return reshaped(f"conv{len(self.stride)}d({feature}, {kernel}, None, {settings})", self.shape)
+
+    def _laid(self, tensor: str, right: str, layouts: tuple[Ints, ...]) -> str:
+        """Return the tensor with one of the layouts, where strides matter: without groups, to the kernel's gradient."""
+        if not layouts:
+            return tensor
+        laid = f"canonical({tensor}, {layouts})"
+        return laid if self.groups > 1 else f"({laid} if {right}.requires_grad else {tensor})"
 
 
 def compact(x: Tensor, kernel: Tensor) -> Tensor:
@@ -170,32 +182,28 @@ def compact(x: Tensor, kernel: Tensor) -> Tensor:
     return x.contiguous() if kernel.requires_grad else x
 
 
-def canonical(x: Tensor) -> Tensor:
-    """Give dimensions of size 1 the strides that they have in PyTorch's memory formats.
+def canonical(x: Tensor, layouts: tuple[Ints, ...]) -> Tensor:
+    """Give dimensions of size 1 the strides that they have in one of PyTorch's memory formats.
 
-    Any stride is allowed there, but with a feature of odd ones PyTorch's grouped convolutions on the CPU give a wrong
-    gradient of the kernel, silently (torch 2.13).
+    Any stride is allowed there, but with odd ones PyTorch's convolutions on the CPU err (torch 2.13): grouped ones
+    return wrong values in float32 and bfloat16 and a wrong gradient of the kernel in every type, silently; others
+    refuse to compute that gradient.
     """
-    shape = x.shape
-    if 1 not in shape:
-        return x
     strides = x.stride()
-    for order in _MEMORY_ORDERS[x.ndim]:
-        step, ordinary = 1, [0] * x.ndim
-        for axis in order:
-            ordinary[axis] = step
-            step *= shape[axis]
-        if all([size == 1 or a == b for size, a, b in zip(shape, ordinary, strides, strict=True)]):  # noqa: C419
-            return x if strides == tuple(ordinary) else x.as_strided(shape, ordinary)
+    if strides not in layouts:
+        for layout in layouts:
+            if all([size == 1 or a == b for size, a, b in zip(x.shape, layout, strides, strict=True)]):  # noqa: C419
+                return x.as_strided(x.shape, layout)
     return x
 
 
-_MEMORY_ORDERS = {
-    3: ((2, 1, 0),),
-    4: ((3, 2, 1, 0), (1, 3, 2, 0)),
-    5: ((4, 3, 2, 1, 0), (1, 4, 3, 2, 0)),
-}
-"""Axes from the innermost in memory to the outermost: contiguous, and channels_last."""
+def strides_of_size_one(shape: Ints, contiguous: bool = False) -> tuple[Ints, ...]:
+    """Return the strides of a shape in PyTorch's memory formats, or nothing if no dimension has size 1."""
+    if 1 not in shape:
+        return ()
+    axes = tuple(range(len(shape)))
+    orders = [axes] if len(axes) == 3 or contiguous else [axes, (0, *axes[2:], 1)]  # outermost first
+    return tuple(tuple(prod(shape[b] for b in order[order.index(a) + 1 :]) for a in axes) for order in orders)
 
 
 def fresh(x: Tensor, kernel: Tensor) -> Tensor:

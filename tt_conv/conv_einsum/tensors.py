@@ -42,6 +42,8 @@ def check_tensors(
     for i, (operand, shape) in operands.items():
         if not isinstance(operand, Tensor):
             raise ConvEinsumError(f"operand {i} must be a torch.Tensor, got {type(operand).__name__}", equation)
+        if operand.is_nested:
+            raise ConvEinsumError(f"operand {i} is a nested tensor; expected one of shape {shape}", equation)
         if operand.shape != shape:
             raise ConvEinsumError(
                 f"operand {i} has shape {tuple(operand.shape)}, but the expression was compiled for {shape}",
