@@ -76,8 +76,9 @@ class ConvTT(nn.Module):
     dim : int
         Number of spatial axes: 1, 2 or 3.
     optimize : {"auto", "measure"}
-        Run the program with the fewest multiply-adds, or time the most promising ones in the first call with each
-        kind of frames, on their device, and remember the fastest for as long as the process lives.
+        Run the program that should be fastest by its multiply-adds and bytes, or time the most promising ones in the
+        first call with each kind of frames, on their device, and remember the fastest for as long as the process
+        lives.
     device, dtype
         Of the parameters.
 
@@ -324,7 +325,7 @@ class ConvTT(nn.Module):
         )
 
     def programs(self, input_shape: Sequence[int], *, train: bool | None = None, frozen: bool = False) -> Programs:
-        """Return every way to evaluate sequences of one shape, the one that is run first, then the cheapest.
+        """Return every way to evaluate sequences of one shape, the one that is run first, the others by price.
 
         With ``optimize="measure"`` that one is found by timing frames of the parameters' dtype.
 

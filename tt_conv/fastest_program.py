@@ -17,6 +17,7 @@ from tt_conv.program import (
     Program,
     Usage,
     candidates,
+    price,
     weights_of,
     winners,
 )
@@ -79,8 +80,8 @@ def _layout(frame: Tensor) -> tuple[int, ...]:
 
 
 def _promising(programs: Programs) -> Programs:
-    """Return the programs that are worth timing: the one with the fewest multiply-adds first."""
-    prices = [program.cost()[0] + OPERATION * sum(len(info.steps) for info in program.infos) for program in programs]
+    """Return the programs that are worth timing, the one with the lowest price first."""
+    prices = [price(program) + OPERATION * sum(len(info.steps) for info in program.infos) for program in programs]
     within = [p for p, price in zip(programs, prices, strict=True) if price <= HOPELESS * min(prices)]
     return tuple(within[:CANDIDATES])
 

@@ -1,4 +1,11 @@
-"""The program that a ConvTT layer chooses against each fixed one and against the dense convolution."""
+"""Programs of ConvTT layers.
+
+Each layer is run by every program that it could choose, by the one that it chooses for its multiply-adds
+(``optimize="auto"``), by the one that it finds by timing (``optimize="measure"``), and as the dense convolution that
+it equals, with the dense kernel as a parameter of its own. Inference is with frozen weights, so everything that
+weights give together is computed beforehand; training is a forward and a backward pass, with the gradients of all
+weights. Numbers are times over that of the program with the fewest multiply-adds, medians of interleaved runs.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -8,7 +15,7 @@ from torch.nn import functional as F
 
 from benchmarks.interleaved import interleaved
 from tt_conv import ConvTT
-from tt_conv.program import Evaluate
+from tt_conv.program import DenseProgram, Program
 
 LAYERS = [
     # in, out, kernel, order, steps, rank, image, batch
@@ -18,56 +25,52 @@ LAYERS = [
     (32, 128, 3, 3, 3, 8, 16, 8),
     (8, 32, 3, 3, 3, 64, 32, 4),
     (4, 64, 3, 2, 4, 32, 16, 16),
+    (8, 16, 3, 2, 2, 2, 8, 1),
 ]
-
-
-def table(results: Sequence[Mapping]) -> str:
-    """Return what was chosen, and how much faster or slower each alternative is."""
-    lines = ["time of the chosen program over the time of each (below 1: the chosen one is faster)", ""]
-    for result in results:
-        lines.append(f"{result['case']}: chosen {result['chosen']}, fastest {result['fastest']}")
-        for name, value in result["time of chosen over time of"].items():
-            macs = result["macs of"].get(name)
-            cost = f"{macs:12.4g} MACs" if macs is not None else ""
-            lines.append(f"    {name:<24}{value:>8.2f}  {cost}".rstrip())
-    return "\n".join(lines)
+DENSE = "dense convolution"
 
 
 def cases(device: torch.device) -> Iterator[dict]:
     """Yield one result per layer and kind of pass."""
     for in_channels, out_channels, kernel, order, steps, rank, image, batch in LAYERS:
-        layer = ConvTT(in_channels, out_channels, kernel, order=order, steps=steps, rank=rank).to(device)
+        layer = ConvTT(in_channels, out_channels, kernel, order=order, steps=steps, rank=rank, optimize="measure")
         frames = torch.randn(batch, steps, in_channels, image, image, device=device)
         for train in (False, True):
             yield {
                 "case": f"{in_channels}->{out_channels} k{kernel} M{order} N{steps} R{rank} {image}x{image} B{batch} "
                 f"{'training' if train else 'inference'}",
-                **_measure(layer, frames, train=train),
+                "parameters": layer.to_conv_tt_tensor().n_parameters,
+                "dense parameters": layer.to_tensor().numel(),
+                **_measure(layer.to(device), frames, train=train),
             }
 
 
 def _measure(layer: ConvTT, frames: Tensor, *, train: bool) -> dict:
     shape = (frames.shape[0], 1, *frames.shape[2:])
-    programs = layer.programs(shape, train=train)
-    contenders = {program.name: _pass(program.compile().bind, layer, frames, train=train) for program in programs}
-    contenders["dense convolution"] = _dense(layer, frames, train=train)
+    programs = layer.programs(shape, train=train, frozen=not train)
+    cheapest = min(programs, key=lambda program: program.cost()).name
+    contenders = {program.name: _pass(program, layer, frames, train=train) for program in programs}
+    contenders[DENSE] = _dense(layer, frames, train=train)
     for run in contenders.values():
         run()
     medians = interleaved(contenders, frames.device)
-    chosen = programs[0].name
-    fastest = min((name for name in contenders if name != "dense convolution"), key=medians.__getitem__)
     return {
-        "chosen": chosen,
-        "fastest": fastest,
-        "time of chosen over time of": {name: medians[chosen] / value for name, value in medians.items()},
-        "macs of": {program.name: program.cost()[0] for program in programs},
+        "auto": cheapest,
+        "measure": programs[0].name,
+        "time": {name: seconds / medians[cheapest] for name, seconds in medians.items()},
+        "macs": {program.name: program.cost()[0] for program in programs},
     }
 
 
-def _pass(bind: Callable[..., Evaluate], layer: ConvTT, frames: Tensor, *, train: bool) -> Callable[[], object]:
+def _pass(program: Program | DenseProgram, layer: ConvTT, frames: Tensor, *, train: bool) -> Callable[[], object]:
+    bind, windows = program.compile().bind, layer.windows(frames.unbind(1))
+    if not train:
+        with torch.no_grad():
+            frozen = bind(layer.weights())
+
     def run() -> None:
         with torch.set_grad_enabled(train):
-            output = bind(layer.weights())(layer.windows(frames.unbind(1)))
+            output = (bind(layer.weights()) if train else frozen)(windows)
             if train:
                 output.sum().backward()
 
@@ -86,3 +89,44 @@ def _dense(layer: ConvTT, frames: Tensor, *, train: bool) -> Callable[[], object
                 output.sum().backward()
 
     return run
+
+
+def table(results: Sequence[Mapping]) -> str:
+    """Return a line per layer and pass, then every program of it, then how the choices did."""
+    lines = [
+        f"{'layer, pass':<52}{'parameters':>12}{'auto':>8}{'measure':>9}{'fastest':>9}{'dense':>8}",
+        f"{'':<52}{'of dense':>12}{'':>8}{'':>9}{'program':>9}{'conv.':>8}",
+    ]
+    for result in results:
+        time = result["time"]
+        fastest = min(value for name, value in time.items() if name != DENSE)
+        share = result["parameters"] / result["dense parameters"]
+        lines.append(
+            f"{result['case']:<52}{share:>12.1%}{1:>8.2f}{time[result['measure']]:>9.2f}"
+            f"{fastest:>9.2f}{time[DENSE]:>8.2f}"
+        )
+    lines += ["", *_verdict(results, "auto"), *_verdict(results, "measure"), ""]
+    for result in results:
+        lines.append(f"{result['case']}: auto {result['auto']!r}, measure {result['measure']!r}")
+        for name, value in result["time"].items():
+            macs = f"{result['macs'][name]:12.4g} MACs" if name in result["macs"] else ""
+            lines.append(f"    {name:<24}{value:>8.2f}  {macs}".rstrip())
+    return "\n".join(lines)
+
+
+def _verdict(results: Sequence[Mapping], choice: str) -> list[str]:
+    """Say where a choice is more than 5 % slower than another program, and where than the dense convolution."""
+    slower, than_dense = [], []
+    for result in results:
+        time, chosen = result["time"], result["time"][result[choice]]
+        best = min((name for name in time if name != DENSE), key=time.__getitem__)
+        if chosen > 1.05 * time[best]:
+            slower.append(f"    {result['case']}: {chosen / time[best]:.2f} times the time of {best!r}")
+        if chosen > 1.05 * time[DENSE]:
+            than_dense.append(f"    {result['case']}: {chosen / time[DENSE]:.2f} times")
+    return [
+        f"optimize={choice!r} is more than 5 % slower than the fastest program in {len(slower)} of {len(results)}:",
+        *slower,
+        f"optimize={choice!r} is more than 5 % slower than the dense convolution in {len(than_dense)}:",
+        *than_dense,
+    ]

@@ -114,6 +114,15 @@ def test_the_fastest_call_wins() -> None:
     assert measure.fastest([sleeper(0.001)], device) == 0
 
 
+def test_one_slow_moment_does_not_decide() -> None:
+    naps = iter([0.0, 0.05])  # the warm-up, and the first call that counts
+
+    def hindered() -> None:
+        time.sleep(next(naps, 0.001))
+
+    assert measure.fastest([lambda: time.sleep(0.004), hindered], torch.device("cpu")) == 1
+
+
 def test_meta_tensors_are_not_timed(races: list[int]) -> None:
     operands = [torch.empty(shape, device="meta") for shape in SHAPES]
     assert conv_einsum(CP, *operands, padding="same", optimize="measure").shape == (2, 8, 9, 8)
