@@ -139,7 +139,12 @@ def test_repr_is_a_constructor_call() -> None:
         ({"steps": 2}, ValueError, "got steps=2, order=3"),
         ({"rank": 0}, ValueError, "rank must be at least 1, got 0"),
         ({"rank": (2, 2)}, ValueError, "3 ints, one per level \\(order=3\\), got \\(2, 2\\)"),
-        ({"rank": 2.5}, TypeError, "rank must be an int, got 2.5"),
+        ({"rank": 2.5}, ValueError, "a float rank is a parameter budget.* got 2.5"),
+        ({"rank": 0.001}, ValueError, "conv_tt of rank 1 needs .* the smallest budget that fits"),
+        ({"rank": (2, 2, 2.5)}, TypeError, "rank must be an int, got 2.5"),
+        ({"dtype": torch.int64}, TypeError, "dtype must be a real floating-point torch.dtype, got torch.int64"),
+        ({"dtype": torch.complex64}, TypeError, "dtype must be a real"),
+        ({"dtype": "float32"}, TypeError, "dtype must be a real .* got 'float32'"),
         ({"window": "open"}, ValueError, "window must be one of 'sliding', 'fixed', got 'open'"),
         ({"boundary": "reflect"}, ValueError, "boundary must be one of .* got 'reflect'"),
         ({"dim": 4}, ValueError, "dim must be 1, 2 or 3 spatial axes, got 4"),
@@ -164,6 +169,41 @@ def test_bad_arguments_are_refused(change: dict, error: type[Exception], message
 def test_windows_of_another_shape_are_refused(shape: tuple[int, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ConvTT(2, 3, 3).forward_window(torch.zeros(shape))
+
+
+def test_sparse_sequences_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"sequence must be a strided tensor .* use to_dense"):
+        ConvTT(2, 3, 3)(torch.zeros(1, 4, 2, 6, 6).to_sparse())
+
+
+@pytest.mark.parametrize("shape", [None, "ab", 5, (1, 1, 2, 8.0, 8), (1, 1, 2, 8), (0, 1, 2, 8, 8), (1, 1, 3, 8, 8)])
+def test_explain_says_which_shapes_it_takes(shape: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"input_shape must be .* with 2 channels and 2 spatial axes, ints of at least 1"
+    ):
+        ConvTT(2, 3, 3).explain(shape)
+
+
+def test_a_float_rank_is_a_budget_that_is_kept_and_used() -> None:
+    # By hand: ranks a, b take 3 * (a * 4 + a * b + b * 4 + b * 6) parameters, the dense kernel 6 * 4 * 2 * 7 = 336.
+    layer = ConvTT(4, 6, 3, order=2, rank=0.4, dim=1, bias=False)
+    assert layer.rank == (3, 2)
+    assert sum(p.numel() for p in layer.parameters()) == 114 <= 0.4 * 336
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize(("batch", "time"), [(0, 4), (2, 0), (0, 0)])
+def test_nothing_gives_nothing(batch: int, time: int, training: bool) -> None:
+    layer = ConvTT(2, 3, 3, order=2, steps=3).train(training)
+    sequence = torch.zeros(batch, time, 2, 6, 5, requires_grad=True)
+    outputs = layer(sequence)
+    assert outputs.shape == (batch, time, 3, 6, 5)
+    outputs.sum().backward()
+    if batch == 0:
+        assert layer.forward_window(torch.zeros(0, 3, 2, 6, 5)).shape == (0, 3, 6, 5)
+        output, state = layer.stream(torch.zeros(0, 2, 6, 5))
+        assert output.shape == (0, 3, 6, 5)
+        assert [tuple(frame.shape) for frame in state] == [(0, 2, 6, 5)] * 2
 
 
 def test_a_stream_state_of_another_shape_is_refused() -> None:

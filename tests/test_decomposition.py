@@ -241,11 +241,29 @@ class TestRank:
     @pytest.mark.filterwarnings("ignore::tt_conv.decomposition.PoorFitWarning")
     def test_a_budget_is_kept_and_used(self):
         kernel = torch.from_numpy(planted(0, order=2, outputs=8, inputs=6, rank=2))
-        # Dense: 8*6*2*7 = 672. Rank r: 2*6*3*r + 3*r*r + 8*3*r = 3*r*r + 60*r parameters, by hand.
-        for budget, rank in [(0.1, 1), (0.2, 2), (0.3, 2), (0.31, 3)]:
+        # Dense: 8*6*2*7 = 672. Ranks a, b: 6*3*a + 3*a*b + 6*3*b + 8*3*b parameters, by hand.
+        for budget, rank, parameters in [
+            (0.1, (1, 1), 63),
+            (0.2, (2, 2), 132),
+            (0.3, (3, 2), 156),
+            (0.31, (3, 3), 207),
+        ]:
             tensor = conv_tt(kernel, budget, order=2, kernel_size=3)
-            assert tensor.rank == (rank, rank)
-            assert tensor.n_parameters == 3 * rank**2 + 60 * rank <= budget * kernel.numel()
+            assert tensor.rank == rank
+            assert tensor.n_parameters == parameters <= budget * kernel.numel()
+
+    def test_ranks_that_add_nothing_are_lowered(self):
+        # One level: R rows of P [R, 2 * 3] and columns of G [8 * 3, R] cannot be independent beyond 6.
+        kernel = planted(0, order=1, inputs=2)
+        tensor = conv_tt(torch.from_numpy(kernel), 10**6, order=1, kernel_size=3)
+        assert tensor.rank == (6,)
+        assert true_error(tensor, kernel) <= 1e-6
+        # Two levels: the first is fed by 4 * 3 entries, the second by those of the first as well, up to 4 * 3 + 12 * 3,
+        # of which the last core tells 6 * 3 apart.
+        kernel = planted(0, order=2, outputs=6, inputs=4)
+        tensor = conv_tt(torch.from_numpy(kernel), [10**6, 10**6], order=2, kernel_size=3)
+        assert tensor.rank == (12, 18)
+        assert true_error(tensor, kernel) <= 1e-6
 
     @pytest.mark.filterwarnings("ignore::tt_conv.decomposition.PoorFitWarning")
     def test_one_rank_for_each_level(self):
@@ -396,11 +414,33 @@ class TestSecondMoment:
             ((torch.zeros(3, 4, 5),), r"\[batch, time, channels, \*spatial\]"),
             ((torch.zeros(1, 2, 3, 5), 3, (3,)), "3 steps needs as many frames, got 2"),
             ((torch.zeros(1, 2, 3, 5), 1, (3, 3)), "does not fit the spatial axes"),
+            ((torch.zeros(1, 2, 3, 5), 0, (3,)), "steps must be at least 1, got 0"),
+            ((torch.zeros(1, 2, 3, 5), 1, (2,)), "kernel sizes must be odd"),
+            ((torch.zeros(0, 2, 3, 5),), r"sequence is empty: shape \(0, 2, 3, 5\)"),
+            ((torch.zeros(1, 2, 3, 5) / 0,), "not finite"),
+            ((torch.zeros(1, 2, 3, 5, device="meta"),), "meta device"),
         ],
     )
     def test_bad_sequences_are_refused(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             input_second_moment(*arguments)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((np.zeros((1, 2, 3, 5)),), "sequence must be a torch.Tensor, got ndarray"),
+            ((torch.zeros(1, 2, 3, 5, dtype=torch.long),), "real and floating-point, got torch.int64"),
+            ((torch.zeros(1, 2, 3, 5), "1", (3,)), "steps must be an int, got '1'"),
+            ((torch.zeros(1, 2, 3, 5), 1, (3.0,)), "made of integers"),
+        ],
+    )
+    def test_sequences_of_another_kind_are_refused(self, arguments, message):
+        with pytest.raises(TypeError, match=message):
+            input_second_moment(*arguments)
+
+    def test_one_kernel_size_serves_all_axes(self):
+        frames = torch.randn(2, 3, 2, 5, 4, dtype=torch.float64)
+        assert torch.equal(input_second_moment(frames, 2, 3), input_second_moment(frames, 2, (3, 3)))
 
 
 DENSE = torch.zeros(4, 3, 2, 7)
@@ -415,6 +455,10 @@ DENSE = torch.zeros(4, 3, 2, 7)
         (DENSE.to(torch.complex64), {}, TypeError, "real and floating-point"),
         (torch.zeros(4, 3, 7), {}, ValueError, r"1 to 3 spatial axes, got shape \(4, 3, 7\)"),
         (torch.zeros(4, 3, 2, 0), {}, ValueError, "empty"),
+        (DENSE.to("meta"), {}, ValueError, "meta device: it has no values"),
+        (DENSE.to_sparse(), {}, TypeError, r"W must be strided, got layout torch.sparse_coo; use W.to_dense\(\)"),
+        (DENSE.to(torch.float8_e5m2), {}, TypeError, "got torch.float8_e5m2"),
+        (DENSE, {"second_moment": torch.eye(3, dtype=torch.complex64)}, TypeError, "second_moment must be real"),
         (DENSE / 0, {}, ValueError, "not finite"),
         (torch.zeros(4, 3, 2, 6), {}, ValueError, "odd support"),
         (torch.zeros(4, 3, 2, 9), {}, ValueError, r"support of \(9,\), but .* reach \(7,\)"),
@@ -431,13 +475,15 @@ DENSE = torch.zeros(4, 3, 2, 7)
         (DENSE, {"rank": 0}, ValueError, "at least 1"),
         (DENSE, {"rank": -2}, ValueError, "at least 1"),
         (DENSE, {"rank": (2, 0)}, ValueError, "at least 1"),
-        (DENSE, {"rank": (2, 2, 2)}, ValueError, "one entry for each of the 2 levels"),
-        (DENSE, {"rank": (2, 2.0)}, TypeError, "must hold integers, got 2.0"),
-        (DENSE, {"rank": "full"}, TypeError, "must be an int, a sequence of ints or a float"),
-        (DENSE, {"rank": True}, TypeError, "got a bool"),
-        (DENSE, {"rank": 0.01}, ValueError, "too small: rank 1 takes"),
-        (DENSE, {"rank": float("nan")}, ValueError, "too small"),
-        (DENSE, {"rank": float("inf")}, ValueError, "finite"),
+        (DENSE, {"rank": (2, 2, 2)}, ValueError, "an int or 2 ints for conv_tt of shape .* got 3 ints"),
+        (DENSE, {"rank": (2, 2.0)}, TypeError, "rank must be an int, got 2.0"),
+        (DENSE, {"rank": "full"}, ValueError, "rank must be an int, a sequence of ints, a float parameter budget"),
+        (DENSE, {"rank": "vbmf"}, ValueError, "tucker, tt or svd, not conv_tt"),
+        (DENSE, {"rank": True}, TypeError, "got True"),
+        (DENSE, {"rank": 0.01}, ValueError, "conv_tt of rank 1 needs .* the smallest budget that fits"),
+        (DENSE, {"rank": 2.0}, ValueError, "a float rank is a parameter budget"),
+        (DENSE, {"rank": float("nan")}, ValueError, "parameter budget"),
+        (DENSE, {"rank": float("inf")}, ValueError, "parameter budget"),
         (DENSE, {"tol": 0.0}, ValueError, "between 0 and 1"),
         (DENSE, {"tol": "small"}, TypeError, "tol must be a number"),
         (DENSE, {"random_state": None}, TypeError, "random_state must be an int"),

@@ -98,9 +98,7 @@ def test_explain_prints_candidates_costs_and_the_choice(capsys: pytest.CaptureFi
 
 
 def test_explain_refuses_a_shape_that_does_not_fit() -> None:
-    with pytest.raises(
-        ValueError, match="4 channels and 2 spatial axes, every size at least 1, got \\(2, 5, 3, 8, 8\\)"
-    ):
+    with pytest.raises(ValueError, match="4 channels and 2 spatial axes, ints of at least 1, got \\(2, 5, 3, 8, 8\\)"):
         ConvTT(4, 8, 3).explain((2, 5, 3, 8, 8))
 
 

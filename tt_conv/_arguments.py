@@ -101,6 +101,8 @@ def check_shape(value: Tensor, name: str, layout: str, channels: int, dim: int, 
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a tensor {layout}, got {type(value).__name__}")
+    if value.is_nested or value.layout != torch.strided:
+        raise TypeError(f"{name} must be a strided tensor {layout}, got layout {value.layout}; use to_dense()")
     if value.ndim != channel_axis + 1 + dim:
         raise ValueError(
             f"{name} must be {layout} with {dim} spatial axes, so {channel_axis + 1 + dim} axes, "

@@ -19,7 +19,7 @@ from tt_conv._arguments import (
     spatial_dim,
 )
 from tt_conv._folding import Expressions
-from tt_conv.conv_tt_tensor import ConvTTTensor, check_window
+from tt_conv.conv_tt_tensor import ConvTTTensor, check_window, dense_support
 from tt_conv.decomposition import conv_tt
 from tt_conv.fastest_program import Programs, can_measure, measured
 from tt_conv.program import (
@@ -34,6 +34,7 @@ from tt_conv.program import (
     trace,
     weights_of,
 )
+from tt_conv.rank import ConvTTFormat, choose_rank
 
 _SEQUENCE = "[batch, time, channels, *spatial]"
 _FRAME = "[batch, channels, *spatial]"
@@ -62,8 +63,9 @@ class ConvTT(nn.Module):
         Number of cores :math:`M`.
     steps : int, optional
         Number of frames :math:`N \ge M` that one output sees; ``None`` means ``order``.
-    rank : int or sequence of int
-        Channels :math:`R_1, \dots, R_M` of the levels; one int means the same at every level.
+    rank : int, sequence of int, or float
+        Channels :math:`R_1, \dots, R_M` of the levels; one int means the same at every level. A float in (0, 1] is a
+        parameter budget: a share of the parameters of the dense kernel that projections and cores keep within.
     window : {"sliding", "fixed"}
         Frames that level m sees: m .. m + lags - 1 with lags = steps - order + 1, or all of them.
     boundary : {"zeros", "circular", "stagewise"}
@@ -109,7 +111,7 @@ class ConvTT(nn.Module):
         *,
         order: int = 3,
         steps: int | None = None,
-        rank: int | Sequence[int] = 8,
+        rank: int | float | Sequence[int] = 8,
         window: str = "sliding",
         boundary: str = "zeros",
         bias: bool = True,
@@ -131,10 +133,12 @@ class ConvTT(nn.Module):
                 f"steps must be at least order, since every level sees a frame of its own: "
                 f"got steps={self.steps}, order={self.order}"
             )
-        self.rank = rank_per_level(rank, self.order)
         self.window = one_of(window, "window", ("sliding", "fixed"))
         self.boundary = one_of(boundary, "boundary", ("zeros", "circular", "stagewise"))
         self.optimize = one_of(optimize, "optimize", ("auto", "measure"))
+        self.rank = self._checked_rank(rank)
+        if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+            raise TypeError(f"dtype must be a real floating-point torch.dtype, got {dtype!r}")
 
         def zeros(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
@@ -158,6 +162,13 @@ class ConvTT(nn.Module):
     def window_length(self) -> int:
         """Frames that one level sees."""
         return self.lags if self.window == "sliding" else self.steps
+
+    def _checked_rank(self, rank: int | float | Sequence[int]) -> tuple[int, ...]:
+        if not isinstance(rank, float):
+            return rank_per_level(rank, self.order)
+        support = dense_support(self.kernel_size, self.kernel_size)
+        shape = (self.out_channels, self.in_channels, self.steps, *support)
+        return choose_rank(ConvTTFormat(shape, self.kernel_size, self.window_length), rank)
 
     def reset_parameters(self) -> None:
         """Draw fresh parameters.
@@ -244,6 +255,9 @@ class ConvTT(nn.Module):
 
     def _evaluate(self, frames: Sequence[Tensor]) -> Tensor:
         """Evaluate the ``steps`` frames ``[batch, in_channels, *spatial]`` of a window."""
+        if frames[0].shape[0] == 0:
+            # No program is for nothing: evaluate a frame more and drop its output.
+            return self._evaluate([torch.cat([frame, frame.new_zeros(1, *frame.shape[1:])]) for frame in frames])[:0]
         return self.bind_for(frames[0])(self.windows(frames))
 
     def bind_for(self, frame: Tensor, *, reuse: int = 1) -> Evaluate:
@@ -343,15 +357,19 @@ class ConvTT(nn.Module):
         ValueError
             If ``input_shape`` does not fit the layer.
         """
-        if len(input_shape) != self.dim + 3 or any(n < 1 for n in input_shape) or input_shape[2] != self.in_channels:
+        try:
+            sizes = tuple(index(n) for n in input_shape)
+        except TypeError:
+            sizes = ()
+        if len(sizes) != self.dim + 3 or min(sizes) < 1 or sizes[2] != self.in_channels:
             raise ValueError(
                 f"input_shape must be {_SEQUENCE} with {self.in_channels} channels and {self.dim} spatial axes, "
-                f"every size at least 1, got {tuple(input_shape)}"
+                f"ints of at least 1, got {input_shape!r}"
             )
         shape = self._shape(input_shape[0] * input_shape[1], input_shape[3:])
         usage = Usage(self.training if train is None else train, frozen)
-        sizes = (shape.batch, shape.in_channels, *shape.spatial_size)
-        return self._ranked(shape, usage, lambda: self.cores[0].new_zeros(sizes))
+        like = (shape.batch, shape.in_channels, *shape.spatial_size)
+        return self._ranked(shape, usage, lambda: self.cores[0].new_zeros(like))
 
     def explain(self, input_shape: Sequence[int], *, train: bool | None = None, frozen: bool = False) -> None:
         """Print every way to evaluate sequences of one shape, its cost, and the choice with its steps.
@@ -495,8 +513,8 @@ class ConvTT(nn.Module):
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of one output ``[out_channels, *spatial_size]`` in inference."""
-        if len(spatial_size) != self.dim:
-            raise ValueError(f"spatial_size must have {self.dim} sizes, got {tuple(spatial_size)}")
+        if not isinstance(spatial_size, Sequence) or len(spatial_size) != self.dim:
+            raise ValueError(f"spatial_size must be a sequence of {self.dim} ints, got {spatial_size!r}")
         program = self.programs((1, 1, self.in_channels, *spatial_size), train=False)[0]
         return int(program.cost()[0])
 

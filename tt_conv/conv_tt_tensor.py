@@ -125,6 +125,9 @@ class ConvTTTensor:
         window: Window = "sliding",
         relative_error: float | None = None,
     ) -> None:
+        for name, factors in (("projections", projections), ("cores", cores)):
+            if not isinstance(factors, (Sequence, Tensor)):
+                raise TypeError(f"{name} must be a sequence of tensors, one per level, got {type(factors).__name__}")
         self.projections = list(projections)
         self.cores = list(cores)
         self.window = check_window(window)
@@ -324,6 +327,8 @@ def _check_kinds(projections: list[Tensor], cores: list[Tensor]) -> None:
                 raise TypeError(f"{name}[{n}] must be a torch.Tensor, got {type(factor).__name__}")
             if not factor.is_floating_point():
                 raise TypeError(f"{name}[{n}] must be real and floating-point, got {factor.dtype}")
+            if factor.is_nested or factor.layout != torch.strided:
+                raise TypeError(f"{name}[{n}] must be strided, got layout {factor.layout}; use to_dense()")
     for factor in [*projections, *cores]:
         if factor.dtype != cores[0].dtype:
             raise TypeError(f"all factors must share one dtype, got {factor.dtype} and {cores[0].dtype}")

@@ -181,7 +181,8 @@ def _approximations(
     fits = [_adam(kernel, rank, order, allowed, rate) for rate in LEARNING_RATES]
     best = min(fits, key=lambda fit: float((fit - kernel).norm()))
     yield "Adam", best, budget, allowed
-    conv = nn.Conv3d(kernel.shape[1], kernel.shape[0], kernel.shape[2:], bias=False, device=kernel.device)
+    outputs, inputs, steps, height, width = kernel.shape
+    conv = nn.Conv3d(inputs, outputs, (steps, height, width), bias=False, device=kernel.device)
     conv.weight = nn.Parameter(kernel)
     for method in ("cp", "tucker", "tt"):
         start = time.perf_counter()

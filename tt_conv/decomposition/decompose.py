@@ -6,6 +6,7 @@ import math
 import numbers
 import operator
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal, overload
 
@@ -17,10 +18,12 @@ from tt_conv.decomposition.balance import balance
 from tt_conv.decomposition.fit import Settings, fit_train
 from tt_conv.decomposition.inputs import centred, dense_kernel, level_kernel_sizes
 from tt_conv.decomposition.matrix_free import Factors, Metric
-from tt_conv.decomposition.rank_choice import Rank, is_ruled_out, resolve_rank, smallest_rank
+from tt_conv.decomposition.rank_choice import is_ruled_out, smallest_rank
 from tt_conv.decomposition.second_moment import SecondMoment, check_second_moment
 from tt_conv.decomposition.train import Target, Train
+from tt_conv.rank import ConvTTFormat, choose_rank
 
+Rank = int | float | Sequence[int]
 # A relative error above which a decomposition is hardly one.
 POOR_FIT = 0.5
 
@@ -96,8 +99,10 @@ def conv_tt(
         TensorLy or TensorLy-Torch will do. A support smaller than 1 + (order + 1) * (kernel_size - 1) sits in
         the middle.
     rank : int, sequence of int, or float
-        The rank of every level, of each level, or a parameter budget as a share of the parameters of W, for
-        equal ranks. With `tol`, the largest rank to consider, None for as many parameters as W has.
+        The rank of every level, of each level, or a parameter budget as a share of the parameters of W: the
+        largest equal ranks that keep within it, and one more at the levels where that still fits. Ranks beyond
+        what a level is fed with, or what the next core can tell apart, are lowered to that: more would add
+        nothing. With `tol`, the largest rank to consider, None for as many parameters as W has.
     order : int
         Number of levels M, between 1 and N.
     kernel_size : int or tuple
@@ -164,7 +169,8 @@ def conv_tt(
     problem = _Problem(kernel, train, second_moment, _settings(random_state, restarts, n_iter_max))
     if tol is None and rank is None:
         raise TypeError("conv_tt needs a rank, or a relative error to reach (tol)")
-    largest = resolve_rank(1.0 if rank is None else rank, order, problem.n_parameters, kernel.numel())
+    form = ConvTTFormat(kernel.shape, train.core_sizes, len(train.windows[0]))
+    largest = choose_rank(form, rank) if rank is not None else _as_large_as_dense(form)
     tensor, errors = problem.at(largest) if tol is None else problem.reaching(_checked_tol(tol), largest)
     limit = POOR_FIT if tol is None else tol
     if tensor.relative_error is not None and tensor.relative_error > limit:
@@ -198,9 +204,6 @@ class _Problem:
             self.white = self.moment.whiten(self.dense)
             if self.moment.rest is not None:
                 self.metric = _metric(Target(train, self.white), self.moment.rest)
-
-    def n_parameters(self, rank: tuple[int, ...]) -> int:
-        return replace(self.train, rank=rank).n_parameters()
 
     def at(self, rank: tuple[int, ...]) -> tuple[ConvTTTensor, list[float]]:
         """The train of one rank, and the errors of its refinement."""
@@ -273,6 +276,12 @@ def _train(kernel: Tensor, order: object, kernel_size: object, window: Window) -
         raise ValueError(f"order must be between 1 and the number of frames of W, {steps}, got {levels}")
     sizes = level_kernel_sizes(kernel_size, levels, kernel.ndim - 3)
     return Train(outputs, inputs, steps, (1,) * levels, sizes, sizes, window)
+
+
+def _as_large_as_dense(form: ConvTTFormat) -> tuple[int, ...]:
+    """The largest ranks that take no more parameters than the dense kernel, or the smallest if all take more."""
+    smallest = form.uniform(1)
+    return choose_rank(form, 1.0) if form.parameters(smallest) <= form.dense_parameters else smallest
 
 
 def _settings(random_state: object, restarts: object, n_iter_max: object) -> Settings:

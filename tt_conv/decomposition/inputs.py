@@ -14,6 +14,8 @@ from torch import Tensor
 
 from tt_conv.decomposition.fourier import Size
 
+FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
 
 def dense_kernel(kernel: Any) -> Tensor:
     """A dense tensor from a torch tensor, a NumPy array or a factorized tensor.
@@ -43,16 +45,29 @@ def dense_kernel(kernel: Any) -> Tensor:
         kernel = torch.from_numpy(np.ascontiguousarray(kernel))
     if not isinstance(kernel, Tensor):
         raise TypeError(f"W must be a tensor [O, I, N, *K], got {type(kernel).__name__}")
-    if not kernel.is_floating_point():
-        raise TypeError(f"W must be real and floating-point, got {kernel.dtype}")
+    check_values(kernel, "W")
     if not 4 <= kernel.ndim <= 6:
         raise ValueError(f"W must be [O, I, N, *K] with 1 to 3 spatial axes, got shape {tuple(kernel.shape)}")
     if kernel.numel() == 0:
         raise ValueError(f"W is empty: shape {tuple(kernel.shape)}")
-    kernel = kernel.detach()
-    if not bool(torch.isfinite(kernel).all()):
-        raise ValueError("W has entries that are not finite")
-    return kernel
+    check_finite(kernel, "W")
+    return kernel.detach()
+
+
+def check_values(tensor: Tensor, name: str) -> None:
+    """Refuse tensors that hold no real floating-point numbers to compute with."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be strided, got layout {tensor.layout}; use {name}.to_dense()")
+    if tensor.dtype not in FLOATING:
+        raise TypeError(f"{name} must be real and floating-point, got {tensor.dtype}")
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name} is on the meta device: it has no values")
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Refuse tensors with infinities or NaN."""
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} has entries that are not finite")
 
 
 def _holds_arrays(factorized: Any) -> bool:
@@ -78,17 +93,18 @@ def level_kernel_sizes(kernel_size: object, order: int, dim: int) -> tuple[Size,
     """
     sizes = list(kernel_size) if isinstance(kernel_size, (tuple, list)) else []
     if not any(isinstance(size, (tuple, list)) for size in sizes):
-        return (_one_size(kernel_size, dim),) * order
+        return (one_kernel_size(kernel_size, dim),) * order
     if len(sizes) != order:
         raise ValueError(f"kernel_size needs one entry for each of the {order} levels, got {kernel_size!r}")
-    return tuple(_one_size(size, dim) for size in sizes)
+    return tuple(one_kernel_size(size, dim) for size in sizes)
 
 
-def _one_size(size: object, dim: int) -> Size:
+def one_kernel_size(size: object, dim: int) -> Size:
+    """One odd kernel size for each spatial axis, from an int or a sequence."""
     axes = tuple(size) if isinstance(size, (tuple, list)) else (size,) * dim
     sizes = tuple(_integer(k, size) for k in axes)
     if len(axes) != dim:
-        raise ValueError(f"kernel_size needs one entry for each of the {dim} spatial axes of W, got {size!r}")
+        raise ValueError(f"kernel_size needs one entry for each of the {dim} spatial axes, got {size!r}")
     if any(k < 1 or k % 2 == 0 for k in sizes):
         raise ValueError(f"kernel sizes must be odd, so that kernels have a centre; got {size!r}")
     return sizes

@@ -1,79 +1,11 @@
-"""From what a user may say about the rank to one rank per level."""
+"""Which ranks reach a relative error: what linear algebra rules out, and the smallest that is left."""
 
 from __future__ import annotations
 
-import numbers
-import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from tt_conv.decomposition.subspace import left_factor_error
 from tt_conv.decomposition.train import Target
-
-Rank = int | float | Sequence[int]
-
-
-def resolve_rank(
-    rank: object, order: int, n_parameters: Callable[[tuple[int, ...]], int], dense_parameters: int
-) -> tuple[int, ...]:
-    """One rank per level.
-
-    Parameters
-    ----------
-    rank : int, sequence of int, or float
-        The rank of every level, of each level, or a parameter budget as a share of the dense kernel's
-        parameters: the largest equal ranks that stay within it.
-    order : int
-        Number of levels.
-    n_parameters : callable
-        Parameters of a train of given ranks.
-    dense_parameters : int
-        Entries of the dense kernel.
-
-    Returns
-    -------
-    tuple of int
-
-    Raises
-    ------
-    TypeError
-        If the rank is none of these.
-    ValueError
-        If a rank is below 1, the sequence has the wrong length, or rank 1 exceeds the budget.
-    """
-    if isinstance(rank, bool):
-        raise TypeError("rank must be an int, a sequence of ints or a float (a parameter budget), got a bool")
-    if isinstance(rank, numbers.Integral):
-        chosen = (operator.index(rank),) * order
-    elif isinstance(rank, numbers.Real):
-        return _within_budget(float(rank), order, n_parameters, dense_parameters)
-    elif isinstance(rank, Sequence) and not isinstance(rank, str):
-        wrong = [r for r in rank if isinstance(r, bool) or not isinstance(r, numbers.Integral)]
-        if wrong:
-            raise TypeError(f"rank must hold integers, got {wrong[0]!r} in {rank!r}")
-        chosen = tuple(operator.index(r) for r in rank)
-    else:
-        raise TypeError(f"rank must be an int, a sequence of ints or a float (a parameter budget), got {rank!r}")
-    if len(chosen) != order:
-        raise ValueError(f"rank must have one entry for each of the {order} levels, got {rank!r}")
-    if min(chosen) < 1:
-        raise ValueError(f"ranks must be at least 1, got {rank!r}")
-    return chosen
-
-
-def _within_budget(
-    budget: float, order: int, n_parameters: Callable[[tuple[int, ...]], int], dense_parameters: int
-) -> tuple[int, ...]:
-    smallest = n_parameters((1,) * order) / dense_parameters
-    if not budget >= smallest:
-        raise ValueError(
-            f"a parameter budget of {budget:g} of the dense kernel is too small: rank 1 takes {smallest:.3g}"
-        )
-    if budget == float("inf"):
-        raise ValueError("a parameter budget must be finite")
-    rank = 1
-    while n_parameters((rank + 1,) * order) <= budget * dense_parameters:
-        rank += 1
-    return (rank,) * order
 
 
 def is_ruled_out(target: Target, tol: float) -> bool:

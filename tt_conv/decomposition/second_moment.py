@@ -15,11 +15,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tt_conv._arguments import positive_int
+from tt_conv.decomposition.inputs import check_finite, check_values, one_kernel_size
+
 # Directions that carry less than this share of the strongest are treated as if they carried that much.
 FLOOR = 1e-6
 
 
-def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[int] | None = None) -> Tensor:
+def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: int | Sequence[int] | None = None) -> Tensor:
     """Measure the second moment of calibration data, for `conv_tt`.
 
     Parameters
@@ -29,8 +32,8 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
         more of it.
     steps : int
         Frames N that the kernel sees. Used with `kernel_size` only.
-    kernel_size : sequence of int, optional
-        Spatial size of the dense kernel. Without it only the channels are related to each other, which is
+    kernel_size : int or sequence of int, optional
+        Odd spatial size of the dense kernel. Without it only the channels are related to each other, which is
         much cheaper, and enough where neighbouring positions look alike in all channels.
 
     Returns
@@ -41,8 +44,9 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
 
     Raises
     ------
-    ValueError
-        If the sequence is shorter than `steps` or its axes don't fit `kernel_size`.
+    TypeError, ValueError
+        If the sequence is no real floating-point tensor, is empty, has entries that are not finite, is shorter than
+        `steps`, or its axes don't fit `kernel_size`.
 
     Example
     -------
@@ -52,14 +56,22 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: Sequence[
     >>> input_second_moment(frames).shape, input_second_moment(frames, 2, (3, 3)).shape
     (torch.Size([3, 3]), torch.Size([54, 54]))
     """
-    if sequence.ndim < 4:
+    if not isinstance(sequence, Tensor):
+        raise TypeError(f"sequence must be a torch.Tensor, got {type(sequence).__name__}")
+    check_values(sequence, "sequence")
+    steps, dim = positive_int(steps, "steps"), sequence.ndim - 3
+    if not 1 <= dim <= 3:
         raise ValueError(f"sequence must be [batch, time, channels, *spatial], got shape {tuple(sequence.shape)}")
+    if sequence.numel() == 0:
+        raise ValueError(f"sequence is empty: shape {tuple(sequence.shape)}")
+    check_finite(sequence, "sequence")
     frames = sequence.detach().double()
     if kernel_size is None:
         samples = frames.movedim(2, -1).flatten(0, -2)
         return samples.T @ samples / len(samples)
-    if len(kernel_size) != sequence.ndim - 3:
+    if isinstance(kernel_size, (tuple, list)) and len(kernel_size) != dim:
         raise ValueError(f"kernel_size {tuple(kernel_size)} does not fit the spatial axes {tuple(sequence.shape[3:])}")
+    kernel_size = one_kernel_size(kernel_size, dim)
     if sequence.shape[1] < steps:
         raise ValueError(f"a kernel of {steps} steps needs as many frames, got {sequence.shape[1]}")
     size = sequence.shape[2] * steps * math.prod(kernel_size)
@@ -142,6 +154,8 @@ def check_second_moment(moment: object, inputs: int, shape: Sequence[int]) -> Te
             f"second_moment must be [I, I] = {(inputs, inputs)}, or relate the entries of a patch "
             f"[I, N, *K] = {tuple(shape)}, so {(entries, entries)}; got {tuple(moment.shape)}"
         )
+    if moment.is_complex():
+        raise TypeError(f"second_moment must be real, got {moment.dtype}")
     moment = moment.detach().double()
     if not bool(torch.isfinite(moment).all()):
         raise ValueError("second_moment has entries that are not finite")
