@@ -170,14 +170,15 @@ def _approximations(
     """Yield method, dense kernel, parameters and seconds."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PoorFitWarning)
-        tensors = {}
-        for method, moment in (("Conv-TT", None), ("Conv-TT, second moment", second_moment)):
-            start = time.perf_counter()
-            tensors[method] = conv_tt(kernel, rank, order=order, kernel_size=3, second_moment=moment)
-            yield method, tensors[method].to_tensor(), tensors[method].n_parameters, time.perf_counter() - start
-            if moment is None:
-                allowed = time.perf_counter() - start
-    budget = tensors["Conv-TT"].n_parameters
+        start = time.perf_counter()
+        plain = conv_tt(kernel, rank, order=order, kernel_size=3)
+        allowed = time.perf_counter() - start
+        yield "Conv-TT", plain.to_tensor(), plain.n_parameters, allowed
+        start = time.perf_counter()
+        weighted = conv_tt(kernel, rank, order=order, kernel_size=3, second_moment=second_moment)
+        seconds = time.perf_counter() - start
+        yield "Conv-TT, second moment", weighted.to_tensor(), weighted.n_parameters, seconds
+    budget = plain.n_parameters
     fits = [_adam(kernel, rank, order, allowed, rate) for rate in LEARNING_RATES]
     best = min(fits, key=lambda fit: float((fit - kernel).norm()))
     yield "Adam", best, budget, allowed
@@ -198,7 +199,7 @@ def _adam(kernel: Tensor, rank: int, order: int, seconds: float, rate: float) ->
     layer = ConvTT(kernel.shape[1], kernel.shape[0], 3, order=order, steps=kernel.shape[2], rank=rank, bias=False)
     factors = [*layer.to(kernel.device).projections, *layer.cores]
     # The start has the size of the target.
-    scale = float(layer.to_tensor().norm() / kernel.norm())
+    scale = float(layer.to_tensor().detach().norm() / kernel.norm())
     optimizer = torch.optim.Adam(factors, lr=rate)
     start = time.perf_counter()
     while (elapsed := (time.perf_counter() - start) / seconds) < 1:
