@@ -19,6 +19,8 @@ PARTS = {
     "conv_einsum": "benchmarks.conv_einsum.on_device",
     "conv_einsum_overhead": "benchmarks.conv_einsum.overhead",
     "conv_tt_programs": "benchmarks.conv_tt.programs",
+    "decomposition_noise": "benchmarks.decomposition.noise",
+    "decomposition_recovery": "benchmarks.decomposition.recovery",
     "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
 }
 

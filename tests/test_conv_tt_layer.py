@@ -219,6 +219,8 @@ def test_compiles_without_graph_breaks(training: bool) -> None:
     sequence = torch.randn(1, 5, 2, 6, 5, dtype=torch.float64)
     compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(sequence), layer(sequence))
+    longer = torch.randn(2, 7, 2, 8, 5, dtype=torch.float64)
+    torch.testing.assert_close(compiled(longer), layer(longer))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

@@ -12,6 +12,7 @@ from tt_conv import ConvTTTensor, conv_tt
 from tt_conv.decomposition import PoorFitWarning, input_second_moment
 from tt_conv.decomposition.fourier import FourierGrid
 from tt_conv.decomposition.matrix_free import Factors, Linearisation
+from tt_conv.decomposition.rank_choice import smallest_rank
 from tt_conv.decomposition.subspace import from_the_sides
 from tt_conv.decomposition.train import Target, Train
 
@@ -237,6 +238,7 @@ def test_importing_leaves_the_backend_of_tensorly_alone():
 
 
 class TestRank:
+    @pytest.mark.filterwarnings("ignore::tt_conv.decomposition.PoorFitWarning")
     def test_a_budget_is_kept_and_used(self):
         kernel = torch.from_numpy(planted(0, order=2, outputs=8, inputs=6, rank=2))
         # Dense: 8*6*2*7 = 672. Rank r: 2*6*3*r + 3*r*r + 8*3*r = 3*r*r + 60*r parameters, by hand.
@@ -270,6 +272,14 @@ class TestRank:
         with pytest.warns(PoorFitWarning, match="more than tol"):
             tensor = conv_tt(kernel, 2, tol=1e-6, order=2, kernel_size=3)
         assert tensor.rank == (2, 2)
+
+    @pytest.mark.parametrize("needed", [(1, 1, 1), (3, 3, 3), (2, 5, 1), (8, 1, 7)])
+    def test_the_search_finds_what_is_needed_at_each_level(self, needed):
+        def reaches(rank):
+            return all(r >= n for r, n in zip(rank, needed, strict=True))
+
+        assert smallest_rank(reaches, (8, 9, 7)) == needed
+        assert smallest_rank(lambda rank: False, (8, 9, 7)) == (8, 9, 7)
 
     def test_errors_come_with_a_tolerance_too(self):
         kernel = torch.from_numpy(planted(0, order=1, rank=1))

@@ -1,7 +1,8 @@
 """The convolutional tensor-train layer."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import index
 from typing import Any, Self
 
 import torch
@@ -20,18 +21,18 @@ from tt_conv._arguments import (
 from tt_conv._folding import Expressions
 from tt_conv.conv_tt_tensor import ConvTTTensor, check_window
 from tt_conv.decomposition import conv_tt
+from tt_conv.fastest_program import Programs, can_measure, measured
 from tt_conv.program import (
     ConvTTShape,
-    DenseProgram,
     Evaluate,
     Frames,
-    Program,
     Usage,
     Weights,
     candidates,
     compiled,
     explanation,
     trace,
+    weights_of,
 )
 
 _SEQUENCE = "[batch, time, channels, *spatial]"
@@ -74,6 +75,9 @@ class ConvTT(nn.Module):
         Add a bias after every projection and every core but the last.
     dim : int
         Number of spatial axes: 1, 2 or 3.
+    optimize : {"auto", "measure"}
+        Run the program with the fewest multiply-adds, or time the most promising ones in the first call with each
+        kind of frames, on their device, and remember the fastest for as long as the process lives.
     device, dtype
         Of the parameters.
 
@@ -110,6 +114,7 @@ class ConvTT(nn.Module):
         bias: bool = True,
         core_bias: bool = False,
         dim: int = 2,
+        optimize: str = "auto",
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -128,6 +133,7 @@ class ConvTT(nn.Module):
         self.rank = rank_per_level(rank, self.order)
         self.window = one_of(window, "window", ("sliding", "fixed"))
         self.boundary = one_of(boundary, "boundary", ("zeros", "circular", "stagewise"))
+        self.optimize = one_of(optimize, "optimize", ("auto", "measure"))
 
         def zeros(*shape: int) -> nn.Parameter:
             return nn.Parameter(torch.zeros(shape, device=device, dtype=dtype))
@@ -240,7 +246,7 @@ class ConvTT(nn.Module):
         return self.bind_for(frames[0])(self.windows(frames))
 
     def bind_for(self, frame: Tensor, *, reuse: int = 1) -> Evaluate:
-        """Return the cheapest program for frames like ``frame`` with the present parameters bound.
+        """Return the preferred program for frames like ``frame`` with the present parameters bound.
 
         In eval mode, when the parameters take no gradient, what they give together is kept until one changes.
 
@@ -254,41 +260,45 @@ class ConvTT(nn.Module):
         parameters = list(self.parameters())
         learning = torch.is_grad_enabled() and any(value.requires_grad for value in (frame, *parameters))
         if torch.compiler.is_compiling():
-            return trace(self._sizes(frame.shape[0], frame.shape[2:]), learning, reuse, self.weights())
+            sizes = self._sizes(frame.shape[0], frame.shape[2:])
+            return trace(sizes, learning, reuse, self.weights(), measured=self.optimize == "measure")
         shape = self._shape(frame.shape[0], frame.shape[2:])
         frozen = not (torch.is_grad_enabled() and any(value.requires_grad for value in parameters))
         if frozen and not self.training:
-            usage = Usage(train=learning, frozen=True)
+            program = self._ranked(shape, Usage(train=learning, frozen=True), lambda: frame)[0]
 
             def fold() -> Evaluate:
                 # What is kept must serve calls outside inference mode and outside autocast as well.
                 with torch.inference_mode(False), torch.no_grad(), torch.autocast(frame.device.type, enabled=False):
-                    return self.bind(shape, usage)
+                    return compiled(program).bind(self.weights())
 
-            folded = self._folded.folded(parameters, (shape, usage), fold)
+            folded = self._folded.folded(parameters, program, fold)
             if folded is not None:
                 return folded
         self._folded.forget()
-        return self.bind(shape, Usage(train=learning, reuse=reuse))
+        program = self._ranked(shape, Usage(train=learning, reuse=reuse), lambda: frame)[0]
+        return compiled(program).bind(self.weights())
 
     def windows(self, frames: Sequence[Tensor]) -> Frames:
         """Return the function by which a program asks for the window of a level."""
         return lambda level: torch.cat(self._window(frames, level), dim=1)
 
-    def bind(self, shape: ConvTTShape, usage: Usage) -> Evaluate:
-        """Return the chosen program with the present parameters, and what they give together computed."""
-        return compiled(shape, usage).bind(self.weights())
-
     def weights(self) -> Weights:
         """Return the present parameters in the form that programs take."""
         stagewise = self.boundary == "stagewise"
-        return Weights(
-            projections=[projection.transpose(1, 2).flatten(1, 2) for projection in self.projections],
-            cores=list(self.cores),
-            dense=lambda: self.to_tensor().transpose(1, 2).flatten(1, 2),
-            level_biases=self.level_biases() if stagewise else [],
-            bias=self.bias if stagewise else self.output_bias(),
+        return weights_of(
+            list(self.projections),
+            list(self.cores),
+            check_window(self.window),
+            self.level_biases() if stagewise else [],
+            self.bias if stagewise else self.output_bias(),
         )
+
+    def _ranked(self, shape: ConvTTShape, usage: Usage, frame: Callable[[], Tensor]) -> Programs:
+        """Return all programs, the one that is run first."""
+        if self.optimize == "auto" or not can_measure():
+            return candidates(shape, usage)
+        return measured(shape, usage, frame(), self.windows, self.to_conv_tt_tensor)
 
     def _window(self, frames: Sequence[Tensor], level: int | None) -> list[Tensor]:
         """Return the frames that a level sees, counted from 0, or with None all."""
@@ -300,9 +310,10 @@ class ConvTT(nn.Module):
         return ConvTTShape(*self._sizes(batch, spatial_size))
 
     def _sizes(self, batch: int, spatial_size: Sequence[int]) -> tuple[Any, ...]:
+        # In a trace, sizes are tensors or symbols; a program is for numbers.
         return (
-            batch,
-            tuple(spatial_size),
+            index(batch),
+            tuple([index(size) for size in spatial_size]),
             self.in_channels,
             self.out_channels,
             self.rank,
@@ -312,10 +323,10 @@ class ConvTT(nn.Module):
             self.boundary,
         )
 
-    def programs(
-        self, input_shape: Sequence[int], *, train: bool | None = None, frozen: bool = False
-    ) -> tuple[Program | DenseProgram, ...]:
-        """Return every way to evaluate sequences of one shape, the cheapest first, which is the one that is run.
+    def programs(self, input_shape: Sequence[int], *, train: bool | None = None, frozen: bool = False) -> Programs:
+        """Return every way to evaluate sequences of one shape, the one that is run first, then the cheapest.
+
+        With ``optimize="measure"`` that one is found by timing frames of the parameters' dtype.
 
         Parameters
         ----------
@@ -337,7 +348,9 @@ class ConvTT(nn.Module):
                 f"every size at least 1, got {tuple(input_shape)}"
             )
         shape = self._shape(input_shape[0] * input_shape[1], input_shape[3:])
-        return candidates(shape, Usage(self.training if train is None else train, frozen))
+        usage = Usage(self.training if train is None else train, frozen)
+        sizes = (shape.batch, shape.in_channels, *shape.spatial_size)
+        return self._ranked(shape, usage, lambda: self.cores[0].new_zeros(sizes))
 
     def explain(self, input_shape: Sequence[int], *, train: bool | None = None, frozen: bool = False) -> None:
         """Print every way to evaluate sequences of one shape, its cost, and the choice with its steps.
@@ -492,7 +505,8 @@ class ConvTT(nn.Module):
         return (
             f"{self.in_channels}, {self.out_channels}, kernel_size={kernel_size}, order={self.order}, "
             f"steps={self.steps}, rank={self.rank}, window={self.window!r}, boundary={self.boundary!r}, "
-            f"bias={self.bias is not None}, core_bias={len(self.projection_biases) > 0}, dim={self.dim}"
+            f"bias={self.bias is not None}, core_bias={len(self.projection_biases) > 0}, dim={self.dim}, "
+            f"optimize={self.optimize!r}"
         )
 
 

@@ -19,6 +19,7 @@ from tt_conv.conv_einsum import (
     conv_einsum_expression,
     conv_einsum_path,
 )
+from tt_conv.conv_tt_tensor import ConvTTTensor, Window
 
 _SPACE = "xyz"
 _CHANNELS = "cdefghijklmnopqrstuvw"
@@ -341,6 +342,23 @@ class Weights:
     bias: Tensor | None
 
 
+def weights_of(
+    projections: Sequence[Tensor],
+    cores: Sequence[Tensor],
+    window: Window,
+    level_biases: Sequence[Tensor] = (),
+    bias: Tensor | None = None,
+) -> Weights:
+    """Return the factors of a :class:`tt_conv.ConvTTTensor`, and biases, in the form that programs take."""
+    return Weights(
+        projections=[projection.transpose(1, 2).flatten(1, 2) for projection in projections],
+        cores=cores,
+        dense=lambda: ConvTTTensor(projections, cores, window=window).to_tensor().transpose(1, 2).flatten(1, 2),
+        level_biases=level_biases,
+        bias=bias,
+    )
+
+
 Frames = Callable[[int | None], Tensor]
 """Gives the window of a level, or with None all frames, as ``[batch, frames * I, *spatial]``."""
 
@@ -412,12 +430,12 @@ def _bound(expression: ConvEinsumExpression, kernels: Sequence[Tensor]) -> Chain
     return expression.bind(dict(enumerate(kernels, start=1)))
 
 
-def trace(sizes: tuple[Any, ...], train: bool, reuse: int, weights: Weights) -> Evaluate:
-    """Return the cheapest program for a graph that torch.compile traces, in which the choice is a constant.
+def trace(sizes: tuple[Any, ...], train: bool, reuse: int, weights: Weights, *, measured: bool = False) -> Evaluate:
+    """Return the program to run in a graph that torch.compile traces, in which the choice is a constant.
 
-    ``sizes`` are the fields of a :class:`ConvTTShape`.
+    ``sizes`` are the fields of a :class:`ConvTTShape`; ``measured`` asks for a winner of earlier measurements.
     """
-    runs, terms = _choice(sizes, train, reuse)
+    runs, terms = _choice(sizes, train, reuse, measured)
     if not runs:
         convolve = _traced(terms[0], [weights.dense()])
         return lambda frames: _add_bias(convolve(frames(None)), weights.bias)
@@ -432,22 +450,29 @@ def _traced(term: tuple[Any, ...], kernels: Sequence[Tensor]) -> Chain:
     )
 
 
-def _constant_choice(sizes: tuple[Any, ...], train: bool, reuse: int) -> tuple[Any, ...]:
-    """Return the cheapest program as plain values, which a graph can hold."""
-    program = candidates(ConvTTShape(*sizes), Usage(train, False, reuse))[0]
+def _constant_choice(sizes: tuple[Any, ...], train: bool, reuse: int, measured: bool) -> tuple[Any, ...]:
+    """Return a program as plain values, which a graph can hold."""
+    shape, usage = ConvTTShape(*sizes), Usage(train, False, reuse)
+    program = winners.get((shape, usage)) if measured else None
+    if program is None:
+        program = candidates(shape, usage)[0]
     if isinstance(program, DenseProgram):
         return (), (program.convolution.plain(),)
     stages = (program.projected, program.advanced, program.merged)
     return program.runs, tuple(tuple((level, term.plain()) for level, term in stage.items()) for stage in stages)
 
 
-_choice: Callable[[tuple[Any, ...], bool, int], tuple[Any, ...]] = torch.compiler.assume_constant_result(
+_choice: Callable[[tuple[Any, ...], bool, int, bool], tuple[Any, ...]] = torch.compiler.assume_constant_result(
     _constant_choice
 )
 
 
 def _add_bias(value: Tensor, bias: Tensor | None) -> Tensor:
     return value if bias is None else value + bias.to(value.dtype).reshape(-1, *(1,) * (value.ndim - 2))
+
+
+winners: dict[tuple[ConvTTShape, Usage], Program | DenseProgram] = {}
+"""What was fastest when it was last measured, for graphs, in which nothing can be timed."""
 
 
 @lru_cache(maxsize=256)
@@ -464,9 +489,9 @@ def candidates(shape: ConvTTShape, usage: Usage) -> tuple[Program | DenseProgram
 
 
 @lru_cache(maxsize=256)
-def compiled(shape: ConvTTShape, usage: Usage) -> CompiledProgram | CompiledDense:
-    """Return the cheapest program, compiled."""
-    return candidates(shape, usage)[0].compile()
+def compiled(program: Program | DenseProgram) -> CompiledProgram | CompiledDense:
+    """Return a program compiled, from memory if it was before."""
+    return program.compile()
 
 
 def partitions(order: int) -> Iterator[Runs]:
@@ -483,7 +508,7 @@ def partitions(order: int) -> Iterator[Runs]:
 
 
 def explanation(programs: Sequence[Program | DenseProgram]) -> str:
-    """Return a table of programs, the cheapest first, and the steps of that one."""
+    """Return a table of programs, of which the first is run, and the steps of that one."""
     chosen, shape = programs[0], programs[0].shape
     usage = "training" if chosen.usage.train else "inference"
     lines = [
@@ -492,7 +517,7 @@ def explanation(programs: Sequence[Program | DenseProgram]) -> str:
         "",
         f"{'program':<28}{'MACs':>12}{'bytes':>12}{'relative':>10}",
     ]
-    cheapest = chosen.cost()[0]
+    cheapest = min(program.cost()[0] for program in programs)
     for program in programs:
         macs, traffic = program.cost()
         mark = "  <- chosen" if program is chosen else ""

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tt_conv.decomposition.matrix_free import Factors, Metric
 from tt_conv.decomposition.polish import polish
-from tt_conv.decomposition.search import find_cores
+from tt_conv.decomposition.search import Found, by_algebra, by_search
 from tt_conv.decomposition.sketch import expand, sketch
 from tt_conv.decomposition.train import Target, Train
 
@@ -52,9 +52,16 @@ def fit_train(
     Factors, list of float
         And the relative errors of the refinement, never increasing.
     """
-    small_train, small_kernel, outputs = sketch(train, kernel)
-    generator = torch.Generator().manual_seed(settings.seed)
-    found = find_cores(Target(small_train, small_kernel), generator, settings.restarts)
+    # Linear algebra gains by more channels, a search by fewer.
+    wide, narrow = sketch(train, kernel, 4), sketch(train, kernel, 2)
     target = Target(train, kernel)
-    cores = expand(target, kernel, found, outputs)
-    return polish(target, cores, iterations=settings.iterations, metric=metric)
+    found, settled = by_algebra(wide.target)
+    candidates = [expand(target, kernel, found.cores, wide.outputs)] if found.cores else []
+    if not settled:
+        same = wide.target.spectrum.shape == narrow.target.spectrum.shape
+        generator = torch.Generator().manual_seed(settings.seed)
+        found = by_search(narrow.target, generator, settings.restarts, found if same else Found([], []))
+        candidates.append(expand(target, kernel, found.cores, narrow.outputs))
+    problem = target.whole()
+    best = min(candidates, key=lambda cores: float(problem.fit([core[None] for core in cores]).squared_error))
+    return polish(target, best, iterations=settings.iterations, metric=metric)

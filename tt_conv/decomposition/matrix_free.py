@@ -175,7 +175,7 @@ def refine(
     iterations : int
         Upper limit.
     min_decrease : float
-        Ends when three accepted steps together decrease the error by less than this share.
+        Ends when a step that did what it promised decreased the error by less than this share.
 
     Returns
     -------
@@ -189,9 +189,9 @@ def refine(
     error = _squared(residual, apply)
     damping, growth = 1e-3, 2.0
     history = [(max(error, 0.0) / norm) ** 0.5]
-    accepted = history[:]
     gradient, blocks = at.adjoint(apply(residual)), Preconditioner(target, at)
     for _ in range(iterations):
+        gain = 0.0
         step, predicted = _solve(at, gradient, blocks, apply, damping)
         trial = factors.plus(step)
         trial_at = Linearisation(target, trial)
@@ -207,9 +207,7 @@ def refine(
             damping *= growth
             growth *= 2
         history.append((max(error, 0.0) / norm) ** 0.5)
-        if history[-1] < history[-2]:
-            accepted.append(history[-1])
-        stalled = len(accepted) > 3 and accepted[-1] > (1 - min_decrease) * accepted[-4]
+        stalled = gain > 0.25 and history[-1] > (1 - min_decrease) * history[-2]
         if stalled or history[-1] < FINISHED or growth > 1e8:
             break
     return factors, history

@@ -103,20 +103,23 @@ def smallest_rank(reaches: Callable[[tuple[int, ...]], bool], largest: tuple[int
     reaches : callable
         Whether a rank suffices; taken to hold for all larger ranks if it holds for one.
     largest : tuple of int
-        Limit of each level's rank, known to suffice.
+        Limit of each level's rank.
 
     Returns
     -------
     tuple of int
+        The limit, if none suffices.
     """
 
     def capped(rank: int) -> tuple[int, ...]:
         return tuple(min(rank, limit) for limit in largest)
 
     low, high = 0, 1
-    while high < max(largest) and not reaches(capped(high)):
-        low, high = high, 2 * high
-    chosen = capped(_bisect(lambda rank: reaches(capped(rank)), low, min(high, max(largest))))
+    while not reaches(capped(high)):
+        if high >= max(largest):
+            return largest
+        low, high = high, min(2 * high, max(largest))
+    chosen = capped(_bisect(lambda rank: reaches(capped(rank)), low, high))
     for level in reversed(range(len(largest))):
         chosen = _with_smallest_level(reaches, chosen, level)
     return chosen

@@ -7,6 +7,8 @@ combinations that hold most of the kernel, and the outer factors follow by linea
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -32,27 +34,43 @@ def main_channels(kernel: Tensor, axis: int, count: int) -> Tensor | None:
     return vectors[:, -count:]
 
 
-def sketch(train: Train, kernel: Tensor) -> tuple[Train, Tensor, Tensor | None]:
-    """Reduce the channels to about twice the rank, where there are more.
+@dataclass(frozen=True)
+class Sketch:
+    """A kernel with fewer channels.
+
+    Attributes
+    ----------
+    target : Target
+        The smaller problem.
+    outputs : Tensor [O, O'] or None
+        The combinations of output channels, if there are fewer than before.
+    """
+
+    target: Target
+    outputs: Tensor | None
+
+
+def sketch(train: Train, kernel: Tensor, multiple: int) -> Sketch:
+    """Reduce the channels to about a multiple of the rank, where there are more.
 
     Parameters
     ----------
     train : Train
     kernel : Tensor [O, I, N, *K]
+    multiple : int
 
     Returns
     -------
-    Train, Tensor [O', I', N, *K], Tensor [O, O'] or None
-        The smaller problem, and the combinations of output channels.
+    Sketch
     """
-    outputs = main_channels(kernel, 0, 2 * train.rank[-1] + 2)
-    inputs = main_channels(kernel, 1, 2 * max(train.rank) + 2)
+    outputs = main_channels(kernel, 0, multiple * train.rank[-1] + 2)
+    inputs = main_channels(kernel, 1, multiple * max(train.rank) + 2)
     small = kernel
     if outputs is not None:
         small = torch.einsum("oi...,op->pi...", small, outputs)
     if inputs is not None:
         small = torch.einsum("oi...,iq->oq...", small, inputs)
-    return train.resized(small.shape[0], small.shape[1]), small, outputs
+    return Sketch(Target(train.resized(small.shape[0], small.shape[1]), small), outputs)
 
 
 def expand(target: Target, kernel: Tensor, cores: list[Tensor], outputs: Tensor | None) -> list[Tensor]:

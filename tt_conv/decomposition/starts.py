@@ -75,7 +75,8 @@ def at_random(target: Target, generator: torch.Generator, effort: Effort) -> lis
     train = target.train
     device = target.spectrum.device
     problem = target.levels_from(0, list(range(train.steps)))
-    batch = batch_size(problem, train.rank, sum(train.core_entries(m) for m in range(train.order)))
+    unknowns = sum(train.core_entries(m) for m in range(train.order))
+    batch = max(1, batch_size(problem, train.rank, unknowns))
     best: Descent | None = None
     for _ in range(effort.rounds):
         cores = [train.random_core(m, batch, generator, device) for m in range(train.order)]
@@ -83,6 +84,12 @@ def at_random(target: Target, generator: torch.Generator, effort: Effort) -> lis
         if float(best.error.min()) < SOLVED:
             break
     return [core[0] for core in best.best()] if best else []
+
+
+def unsearched(target: Target, generator: torch.Generator, effort: Effort) -> list[Tensor]:
+    """Random cores [taps, R_{m+1}, R_m] as they are, for trains too large to search."""
+    train = target.train
+    return [train.random_core(m, 1, generator, target.spectrum.device)[0] for m in range(train.order)]
 
 
 def batch_size(problem: VariableProjection, rank: tuple[int, ...], unknowns: int) -> int:
@@ -105,9 +112,9 @@ def _level_by_level(
         batch = max(1, batch_size(alone, train.rank[level:], train.core_entries(level)))
         best: Descent | None = None
         guess = core_guess(target, level, cores)
-        for _ in range(effort.rounds):
+        for number in range(effort.rounds):
             new = train.random_core(level, batch, generator, target.spectrum.device)
-            if guess is not None:
+            if guess is not None and number == 0:
                 new[0] = guess
             start = [new, *(core.expand(batch, -1, -1, -1) for core in cores)]
             descent = descend(alone, start, free=[0], iterations=effort.iterations, target=SOLVED / 100)

@@ -22,7 +22,7 @@ from tt_conv.decomposition.train import Target
 from tt_conv.decomposition.variable_projection import Frame, VariableProjection
 
 # Rows of the largest block-Toeplitz and Sylvester matrices.
-ROWS, DIVISOR_ROWS = 1200, 600
+ROWS, DIVISOR_ROWS = 2400, 600
 
 
 def left_factor(grid: FourierGrid, spectrum: Tensor, rank: int, size: Size) -> Tensor | None:
@@ -180,6 +180,23 @@ def core_guess(target: Target, level: int, cores: list[Tensor]) -> Tensor | None
         behind = grid.adjoint(grid.scale[:, None, None] * spectrum, span)
         kernels.append((_solve(grid, spectrum, cores, later, span) if cores else behind, span))
     return left_divisor(kernels, rank, size)
+
+
+def from_the_divisors(target: Target) -> list[Tensor] | None:
+    """Cores [taps, R_{m+1}, R_m] by linear algebra only, each a left divisor of what the later ones leave.
+
+    Returns
+    -------
+    list of Tensor or None
+        None if there are too few frames or channels for one of them.
+    """
+    cores: list[Tensor] = []
+    for level in reversed(range(target.train.order)):
+        guess = core_guess(target, level, cores)
+        if guess is None:
+            return None
+        cores.insert(0, guess[None])
+    return [core[0] for core in cores]
 
 
 def from_the_sides(target: Target) -> list[Tensor] | None:

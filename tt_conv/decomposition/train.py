@@ -74,7 +74,9 @@ class Train:
 
     def random_core(self, level: int, batch: int, generator: torch.Generator, device: torch.device) -> Tensor:
         """Standard-normal cores [batch, taps, R_{m+1}, R_m]."""
-        core = torch.randn(batch, *self.core_shape(level), generator=generator, dtype=torch.float64)
+        shape = (batch, *self.core_shape(level))
+        # Drawn where the generator is, so that all devices start alike.
+        core = torch.randn(shape, generator=generator, dtype=torch.float64, device=generator.device)
         return core.to(device)
 
     def resized(self, outputs: int, inputs: int) -> Train:
