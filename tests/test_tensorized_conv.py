@@ -410,7 +410,7 @@ def test_bad_inputs_are_named() -> None:
         layer([1.0])
     with pytest.raises(ValueError, match="dtype"):
         layer(torch.zeros(1, 4, 8, 8, dtype=torch.float64))
-    with pytest.raises(ValueError, match="output"):
+    with pytest.raises(ValueError, match="smaller than the kernel"):
         layer(torch.zeros(1, 4, 2, 2))
 
 
@@ -593,3 +593,19 @@ def test_numpy_integers_everywhere() -> None:
     two, three = np.int64(2), np.int32(3)
     layer = TensorizedConv(two, three, three, rank=two, stride=two, padding=(two, three), dilation=[two, 1])
     assert layer(torch.zeros(1, 2, 9, 9)).shape == (1, 3, 5, 7)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.zeros(1, 3, 9, 9, dtype=torch.float64), "input is torch.float64, the layer torch.float32; convert"),
+        (torch.zeros(1, 3, 9, 9, device="meta"), "input is on meta, the layer on cpu"),
+        (torch.zeros(1, 3, 2, 9), r"input of spatial size \(2, 9\), \(4, 11\) with padding, is smaller than"),
+        (torch.zeros(1, 4, 9, 9), "3 channels, got 4"),
+    ],
+)
+@pytest.mark.parametrize("training", [True, False])
+def test_inputs_that_do_not_fit_are_refused_in_the_layers_own_words(x: torch.Tensor, words: str, training: bool):
+    layer = TensorizedConv(3, 4, 5, factorization="cp", rank=2, padding=1).train(training)
+    with pytest.raises(ValueError, match=words):
+        layer(x)

@@ -15,6 +15,7 @@ from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv._folding import Expressions
 from tt_conv.conv_einsum import (
+    ConvEinsumError,
     ConvEinsumExpression,
     PathInfo,
     conv_einsum,
@@ -382,6 +383,30 @@ class TensorizedConv(nn.Module):
         return self._convolve(input)
 
     def _convolve(self, x: Tensor) -> Tensor:
+        try:
+            return self._convolved(x)
+        except ConvEinsumError as error:
+            self._refuse(x, error)
+            raise
+
+    def _refuse(self, x: Tensor, error: Exception) -> None:
+        """Say in the layer's own words why it cannot take an input."""
+        factor = next(iter(self.factors.values()))
+        if x.device != factor.device:
+            raise ValueError(f"input is on {x.device}, the layer on {factor.device}; move one of them") from error
+        if x.dtype != factor.dtype and not torch.is_autocast_enabled(x.device.type):
+            raise ValueError(
+                f"input is {x.dtype}, the layer {factor.dtype}; convert one of them, or use torch.autocast"
+            ) from error
+        support = [1 + e * (k - 1) for k, e in zip(self.kernel_size, self.dilation, strict=True)]
+        padded = [size + sum(sides) for size, sides in zip(x.shape[2:], self._convolution.sides, strict=True)]
+        if any(size < needed for size, needed in zip(padded, support, strict=True)):
+            raise ValueError(
+                f"input of spatial size {tuple(x.shape[2:])}, {tuple(padded)} with padding, is smaller than the "
+                f"kernel, which spans {tuple(support)}"
+            ) from error
+
+    def _convolved(self, x: Tensor) -> Tensor:
         if self.padding_mode in ("reflect", "replicate"):
             amounts = [amount for side in reversed(self._convolution.sides) for amount in side]
             x = F.pad(x, amounts, mode=self.padding_mode)

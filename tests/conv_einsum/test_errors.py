@@ -477,3 +477,8 @@ def test_bind_takes_a_mapping() -> None:
     expression = conv_einsum_expression("ij,jk->ik", (2, 2), (2, 2))
     with pytest.raises(ConvEinsumError, match="bind takes a mapping"):
         expression.bind(torch.ones(2, 2))
+
+
+def test_expressions_cannot_ask_shapes_for_their_gradients() -> None:
+    with pytest.raises(ConvEinsumError, match="train must be True, False or operand numbers"):
+        conv_einsum_expression("ij,jk->ik", (2, 3), (3, 4), train=None)

@@ -17,6 +17,7 @@ from tt_conv.conv_einsum.cache import (
     traced,
 )
 from tt_conv.conv_einsum.cost import Usage
+from tt_conv.conv_einsum.errors import ConvEinsumError
 from tt_conv.conv_einsum.expression import ConvEinsumExpression
 from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.measure import MeasuredExpression, measured_expression, random_operands
@@ -68,7 +69,7 @@ def conv_einsum(
         What opt_einsum takes. ``"auto"`` and ``"optimal"`` search exactly, ``"auto"`` up to 8 operands; False
         is left to right; ``"measure"`` times the best few paths on these operands and remembers the winner.
     memory_limit : int, "max_input" or None
-        Largest number of elements of any intermediate, the output included.
+        Largest number of elements of any intermediate, the output included; None, or -1, for no limit.
 
     Returns
     -------
@@ -238,7 +239,8 @@ def conv_einsum_expression(
         and later changes of them are not seen. :meth:`ConvEinsumExpression.bind` fixes operands
         differentiably.
     reuse, train
-        What the path is chosen for, as for :func:`conv_einsum_path`.
+        What the path is chosen for, as for :func:`conv_einsum_path`; shapes have no ``requires_grad``, so None is
+        refused.
 
     Returns
     -------
@@ -262,6 +264,8 @@ def conv_einsum_expression(
     torch.Size([8, 16, 32, 32])
     """
     options = checked_options(equation, stride, padding, dilation, padding_mode)
+    if train is None:
+        raise ConvEinsumError("train must be True, False or operand numbers: shapes have no requires_grad", equation)
     fixed = arguments.constant_tensors(equation, shapes_or_constants, constants, bool(train))
     given = [fixed[i].shape if i in fixed else shape for i, shape in enumerate(shapes_or_constants)]
     network = network_of(equation, arguments.given_shapes(equation, given), options)
