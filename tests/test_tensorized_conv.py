@@ -409,7 +409,7 @@ def test_bad_inputs_are_named() -> None:
         layer(torch.zeros(1, 4, 8, 8, 8))
     with pytest.raises(TypeError, match="input must be a tensor"):
         layer([1.0])
-    with pytest.raises(ValueError, match="input is torch.float64"):
+    with pytest.raises(ValueError, match="float64"):
         layer(torch.zeros(1, 4, 8, 8, dtype=torch.float64))
     with pytest.raises(ValueError, match="smaller than the kernel"):
         layer(torch.zeros(1, 4, 2, 2))
