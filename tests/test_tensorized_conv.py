@@ -3,6 +3,7 @@
 import copy
 import math
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -408,7 +409,7 @@ def test_bad_inputs_are_named() -> None:
         layer(torch.zeros(1, 4, 8, 8, 8))
     with pytest.raises(TypeError, match="input must be a tensor"):
         layer([1.0])
-    with pytest.raises(ValueError, match="dtype"):
+    with pytest.raises(ValueError, match="float64"):
         layer(torch.zeros(1, 4, 8, 8, dtype=torch.float64))
     with pytest.raises(ValueError, match="smaller than the kernel"):
         layer(torch.zeros(1, 4, 2, 2))
@@ -609,3 +610,22 @@ def test_inputs_that_do_not_fit_are_refused_in_the_layers_own_words(x: torch.Ten
     layer = TensorizedConv(3, 4, 5, factorization="cp", rank=2, padding=1).train(training)
     with pytest.raises(ValueError, match=words):
         layer(x)
+
+
+def test_frozen_layers_under_torch_func_and_tracing() -> None:
+    torch.manual_seed(0)
+    layer = TensorizedConv(4, 6, 3, factorization="cp", rank=3, dtype=torch.float64).eval().requires_grad_(False)
+    x = torch.randn(2, 4, 6, 6, dtype=torch.float64)
+    expected = F.conv2d(x, layer.to_tensor(), layer.bias)
+    leaf = x.clone().requires_grad_()
+    (gradient,) = torch.autograd.grad(F.conv2d(leaf, layer.to_tensor()).sin().sum(), leaf)
+    layer(x)
+    by_func = torch.func.grad(lambda x: (layer(x) - layer.bias.view(-1, 1, 1)).sin().sum())(x)
+    torch.testing.assert_close(by_func, gradient)
+    biases = torch.stack([layer.bias, 2 * layer.bias])
+    many = torch.func.vmap(lambda bias: torch.func.functional_call(layer, {"bias": bias}, (x,)))(biases)
+    torch.testing.assert_close(many, torch.stack([expected, expected + layer.bias.view(-1, 1, 1)]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch's: tracing is deprecated, and shapes are numbers
+        traced = torch.jit.trace(layer, x)
+    torch.testing.assert_close(traced(x), expected)

@@ -26,6 +26,7 @@ from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
 _INPUT = "[batch, channels, *spatial]"
+_are_transformed = torch._C._are_functorch_transforms_active  # by torch.func: values cannot be looked at
 
 
 class TensorizedConv(nn.Module):
@@ -417,7 +418,9 @@ class TensorizedConv(nn.Module):
         if self.bias is None:
             return y
         bias = self.bias.to(y.dtype).view(-1, *(1,) * self.dim)
-        return y + bias if y.requires_grad or bias.requires_grad else y.add_(bias)
+        if y.requires_grad or bias.requires_grad or _are_transformed():
+            return y + bias
+        return y.add_(bias)
 
     def _evaluate(self, x: Tensor) -> Tensor:
         """Evaluate the equation: traced, with the weights folded in, or with the weights as operands."""
@@ -427,8 +430,10 @@ class TensorizedConv(nn.Module):
             return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         learning = torch.is_grad_enabled()
         train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
+        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         key = (train, x.shape, *[operand.shape for operand in operands])
-        if not self.training and not torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if not (self.training or _are_transformed()):
             if train in ((), (0,)):
                 fold = self._expressions.folded(
                     list(factors.values()), key, lambda: self._fold(x, operands, bool(train))

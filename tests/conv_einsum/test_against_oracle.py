@@ -383,3 +383,27 @@ def test_bfloat16_kernels_wider_than_the_feature(feature: tuple, kernel: tuple, 
     expected.sum().backward()
     torch.testing.assert_close(result.double(), expected, rtol=2e-2, atol=5e-2)
     torch.testing.assert_close(w.grad.double(), exact.grad, rtol=2e-2, atol=1e-1)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize(
+    ("equation", "kernels", "stride"),
+    [
+        ("bchw,ocw,h->bohw|hw", [(3, 2, 1), (1,)], {"h": 2, "w": 1}),
+        ("bch,och->boh|h", [(3, 2, 1)], 2),
+        ("bchw,ochw->bohw|hw", [(3, 2, 1, 1)], {"h": 1, "w": 2}),
+    ],
+)
+def test_unequal_strides_of_kernels_of_size_one(equation: str, kernels: list, stride, padding: int) -> None:
+    # For channels_last, PyTorch 2.13 crashes in the gradient of the kernel.
+    torch.manual_seed(0)
+    x = torch.randn(2, *(4, 6)[: equation.index(",") - 2], 2).movedim(-1, 1)
+    kernels = [torch.randn(shape) for shape in kernels]
+    options = {"stride": stride, "padding": padding}
+    given = [t.requires_grad_() for t in (x.detach(), *kernels)]
+    exact = [t.detach().double().requires_grad_() for t in given]
+    result, expected = conv_einsum(equation, *given, **options), oracle(equation, *exact, **options)
+    torch.testing.assert_close(result.double(), expected, rtol=1e-5, atol=1e-5)
+    gradients = torch.autograd.grad(result.sin().sum(), given)
+    for gradient, correct in zip(gradients, torch.autograd.grad(expected.sin().sum(), exact), strict=True):
+        torch.testing.assert_close(gradient.double(), correct, rtol=1e-4, atol=1e-3)

@@ -215,20 +215,28 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
     feature_shape, kernel_shape = _convolved_shapes(feature, kernel, batch, spatial, roles, axes)
     # PyTorch's bfloat16 convolutions in channels_last_3d read beyond a feature that the kernel is wider than.
     wide = len(axes) == 3 and any(n < axis.kernel for n, axis in zip(feature_shape[2:], axes, strict=True))
+    # PyTorch's gradient of 1x1 kernels with unequal strides (1-d ones run as 2-d) writes beyond its memory.
+    strides = tuple(axis.stride for axis in axes)
+    skip = all(axis.kernel == 1 for axis in axes) and len({*strides, *((1,) if len(axes) == 1 else ())}) > 1
+    by_hand = [skip or axis.by_hand for axis in axes]
     operation = Convolution(
         name=_convolution_name(feature, kernel, roles, axes),
         feature=_view(feature, [batch, (*roles.batch, *roles.contracted), *spatial]),
         kernel=view,
-        pad=_pad([axis.padding if axis.by_hand else (0, 0) for axis in axes], any(axis.circular for axis in axes)),
+        pad=_pad(
+            [axis.padding if hand else (0, 0) for axis, hand in zip(axes, by_hand, strict=True)],
+            any(axis.circular for axis in axes),
+        ),
         flip=tuple(2 + i for i, axis in enumerate(axes) if axis.flip),
-        stride=tuple(axis.stride for axis in axes),
-        padding=tuple(0 if axis.by_hand else axis.padding[0] for axis in axes),
+        skip=strides if skip else None,
+        stride=(1,) * len(axes) if skip else strides,
+        padding=tuple(0 if hand else axis.padding[0] for axis, hand in zip(axes, by_hand, strict=True)),
         dilation=tuple(axis.dilation for axis in axes),
         groups=groups,
         shape=_split(sizes, [batch, channels, *spatial]),
         compact=not as_given and any(axis.kernel > 1 for axis in axes),
         clone=groups > 1 and prod(feature.sizes[mode] for mode in (*batch, *_flat(spatial))) == 1,
-        layouts=(strides_of_size_one(feature_shape, wide), strides_of_size_one(kernel_shape, wide)),
+        layouts=(() if skip else strides_of_size_one(feature_shape, wide), strides_of_size_one(kernel_shape, wide)),
         contiguous=wide,
     )
     return operation, modes, False

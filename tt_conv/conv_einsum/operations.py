@@ -127,10 +127,11 @@ class MatMul:
 class Convolution:
     """Convolution of a feature [N, groups * C, *S] with a kernel [groups * O, C, *K].
 
-    ``pad`` is the padding that PyTorch's convolutions do not do themselves, ``flip`` the kernel axes on which the
-    convolution is a full one, of two kernels; ``shape`` splits the axes of the result. ``compact`` and ``clone``
-    give the kernel and the feature ordinary strides, see :func:`compact`; ``layouts`` are the strides that the feature
-    and the kernel may have, see :func:`canonical`; ``contiguous`` makes both contiguous first.
+    ``pad`` is the padding that PyTorch's convolutions do not do themselves, ``skip`` the strides that they do not,
+    ``flip`` the kernel axes on which the convolution is a full one, of two kernels; ``shape`` splits the axes of the
+    result. ``compact`` and ``clone`` give the kernel and the feature ordinary strides, see :func:`compact`;
+    ``layouts`` are the strides that the feature and the kernel may have, see :func:`canonical`; ``contiguous`` makes
+    both contiguous first.
     """
 
     name: str
@@ -138,6 +139,7 @@ class Convolution:
     kernel: View | None
     pad: Pad | None
     flip: Ints
+    skip: Ints | None
     stride: Ints
     padding: Ints
     dilation: Ints
@@ -153,6 +155,8 @@ class Convolution:
         feature, kernel = viewed(left, self.feature), viewed(right, self.kernel)
         if self.pad is not None:
             feature = self.pad.code(feature)
+        if self.skip is not None:
+            feature = f"{feature}[:, :, {', '.join(f'::{step}' for step in self.skip)}]"
         if self.flip:
             kernel = f"{kernel}.flip({self.flip})"
         if self.compact:
