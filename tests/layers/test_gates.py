@@ -26,7 +26,7 @@ def test_values_and_gradients_equal_the_formulas(shape: tuple[int, ...]) -> None
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
     for count in (slice(0, 1), slice(1, 2), slice(0, 2)):
         gradients, expected = (
-            torch.autograd.grad(sum((value.sin().sum() for value in values[count])), [gates, cell], retain_graph=True)
+            torch.autograd.grad(sum(value.sin().sum() for value in values[count]), [gates, cell], retain_graph=True)
             for values in (ours, theirs)
         )
         torch.testing.assert_close(gradients, expected, rtol=0, atol=1e-13)
