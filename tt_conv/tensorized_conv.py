@@ -252,6 +252,46 @@ class TensorizedConv(nn.Module):
         True
         """
         conv = plain_convolution(conv)
+        kind = kernel_factorization(one_of(factorization, "factorization", list(FACTORIZATIONS)), conv.weight.shape)
+        return cls.with_factors(conv, factorization, decompose(kind, conv.weight, rank, tol), optimize=optimize)
+
+    @classmethod
+    def with_factors(
+        cls, conv: nn.Module, factorization: str, factors: Factors, *, optimize: Optimize = "auto"
+    ) -> Self:
+        """Replace the kernel of a convolution by given factors, however they were found.
+
+        What :meth:`from_conv` keeps of the convolution is kept.
+
+        Parameters
+        ----------
+        conv : torch.nn.Conv1d, Conv2d or Conv3d
+        factorization : {"cp", "tucker", "tt", "svd"}
+        factors : dict of str to Tensor
+            By the names and with the shapes that the class lists; they take the kernel's dtype and device.
+        optimize
+            As in the constructor.
+
+        Returns
+        -------
+        TensorizedConv
+
+        Raises
+        ------
+        TypeError
+            If ``conv`` is not a plain convolution.
+        ValueError
+            If the factors are not those of this factorization of its kernel.
+
+        Example
+        -------
+        >>> conv = torch.nn.Conv2d(4, 6, 3)
+        >>> factors = {"output": torch.eye(6), "kernel": conv.weight.detach()}
+        >>> layer = TensorizedConv.with_factors(conv, "svd", factors)
+        >>> torch.allclose(layer.to_tensor(), conv.weight)
+        True
+        """
+        conv = plain_convolution(conv)
         kernel = conv.weight.detach()
         layer = cls(
             conv.in_channels,
@@ -268,11 +308,25 @@ class TensorizedConv(nn.Module):
             optimize=optimize,
             device="meta",
         )
-        factors = decompose(layer._kind, kernel, rank, tol)
-        for name, factor in factors.items():
-            layer.factors[name] = nn.Parameter(factor.to(kernel.dtype), is_trained(conv))
+        layer._check_factors(factors)
+        for name in layer._kind.terms:
+            value = factors[name].detach().to(kernel.device, kernel.dtype, copy=True).contiguous()
+            layer.factors[name] = nn.Parameter(value, is_trained(conv))
         layer._copy_bias(conv.bias)
         return layer.train(conv.training)
+
+    def _check_factors(self, factors: Factors) -> None:
+        """Refuse factors that are not those of one rank of this kernel."""
+        terms = self._kind.terms
+        if set(factors) != set(terms):
+            raise ValueError(f"{self.factorization} has the factors {', '.join(terms)}, got {', '.join(factors)}")
+        for name, modes in terms.items():
+            if factors[name].ndim != len(modes):
+                raise ValueError(f"the factor {name!r} must have {len(modes)} axes, got {tuple(factors[name].shape)}")
+        expected = self._kind.shapes(self._kind.rank(factors))
+        for name, shape in expected.items():
+            if tuple(factors[name].shape) != shape:
+                raise ValueError(f"the factor {name!r} must be {shape}, got {tuple(factors[name].shape)}")
 
     @classmethod
     def from_factorized(

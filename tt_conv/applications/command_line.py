@@ -17,6 +17,7 @@ _OF_THE_EXTRA = {
     "tensorboard",
     "jsonargparse",
     "docstring_parser",
+    "safetensors",
 }
 
 

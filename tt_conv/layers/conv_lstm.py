@@ -4,9 +4,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tt_conv.layers.engine import ConvLSTMRecurrence
+from tt_conv.layers.engine import ConvLSTMRecurrence, ModuleRecurrence, Recurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -72,12 +72,18 @@ class ConvLSTMCell(RecurrentCell):
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
         return self.conv(torch.cat([x, hidden[-1]], dim=1))
 
-    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> ConvLSTMRecurrence:
+    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
+        hooked = self.conv._forward_hooks or self.conv._forward_pre_hooks or self.conv._backward_hooks
+        if hooked or not isinstance(self.conv, nn.modules.conv._ConvNd):
+            return ModuleRecurrence(self, state)
         return ConvLSTMRecurrence(self, state)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""
+        explain = getattr(self.conv, "explain", None)
+        if explain is not None:  # factorized
+            return int(explain((1, self.conv.in_channels, *spatial_size), train=False).opt_cost)
         return self.conv.weight.numel() * math.prod(spatial_size)
 
 

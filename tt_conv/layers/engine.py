@@ -81,6 +81,17 @@ class ConvLSTMRecurrence(Recurrence):
         return CONVOLVE[self.cell.dim](joined, self.weight, self.bias, padding=self.padding)
 
 
+class ModuleRecurrence(Recurrence):
+    """A ConvLSTM whose convolution is a module to be called: factorized, or watched by hooks."""
+
+    def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
+        super().__init__(cell, state)
+        self.conv = cell.conv
+
+    def gates(self, x: Tensor) -> Tensor:
+        return double_candidate(self.conv(torch.cat([x, self.hidden[-1]], dim=1)), dim=1)
+
+
 class WindowRecurrence(Recurrence):
     """A ConvTT-LSTM that evaluates the window of past states at every step, with weights bound once."""
 

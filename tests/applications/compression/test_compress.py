@@ -1,0 +1,280 @@
+"""Compression of networks: ours, and networks of other people's kinds."""
+
+import copy
+import json
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tt_conv.applications.compression import compress
+from tt_conv.applications.compression.calibration import relative_error
+from tt_conv.applications.compression.choice import Option, choose
+from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
+from tt_conv.applications.compression.kernels import Kernel
+from tt_conv.applications.compression.low_rank_linear import LowRankLinear
+from tt_conv.applications.compression.moments import Metric
+from tt_conv.layers import ConvLSTM, FramePredictor
+
+QUICK = ("svd", "tucker", "tt")
+
+
+class OtherConvLSTM(nn.Module):
+    """The usual one of other people: one Conv2d over cat([x, h]), gates i, f, o, g."""
+
+    def __init__(self, inputs: int = 3, hidden: int = 8) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.conv = nn.Conv2d(inputs + hidden, 4 * hidden, 3, padding=1)
+        self.head = nn.Conv2d(hidden, inputs, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        h = c = frames.new_zeros(len(frames), self.hidden, *frames.shape[3:])
+        for x in frames.unbind(1):
+            i, f, o, g = self.conv(torch.cat([x, h], 1)).chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * c.tanh()
+        return self.head(h)
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.norm = nn.Conv2d(3, 16, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(16)
+        self.second, self.last = nn.Conv2d(16, 16, 3, padding=1), nn.Linear(16, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.norm(self.first(x)).relu_()
+        return self.last((x + self.second(x)).relu_().mean((2, 3)))
+
+
+class Beside(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.one, self.other = nn.Linear(40, 40, bias=False), nn.Linear(40, 40, bias=False)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        return self.one(x), self.other(x)
+
+
+def low_rank(model: nn.Module, rank: int = 3) -> nn.Module:
+    """Plant kernels whose channel SVD has a small rank."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv1d | nn.Conv2d | nn.Linear) and min(module.weight.flatten(1).shape) > rank:
+            weight = module.weight.data
+            left = torch.randn(len(weight), rank) @ torch.randn(rank, weight[0].numel())
+            module.weight.data = (left * weight.std() / left.std()).view_as(weight)
+    return model
+
+
+def networks() -> list[tuple[nn.Module, Tensor]]:
+    return [
+        (low_rank(OtherConvLSTM()), torch.rand(2, 4, 3, 8, 8)),
+        (low_rank(Residual()), torch.randn(4, 3, 16, 16)),
+        (low_rank(nn.Sequential(nn.Linear(30, 40), nn.Tanh(), nn.Linear(40, 20))), torch.randn(8, 30)),
+        (low_rank(nn.Sequential(nn.Conv1d(8, 16, 5), nn.Conv1d(16, 8, 3, groups=2))), torch.randn(2, 8, 20)),
+    ]
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+@pytest.mark.parametrize("number", range(4))
+def test_planted_structure_is_found_within_the_budget(number: int, with_data: bool) -> None:
+    model, x = networks()[number]
+    before = copy.deepcopy(model.state_dict())
+    model.eval()
+    budget = (0.6, 0.5, 0.35, 0.8)[number]
+    smaller, report = compress(model, budget=budget, data=[x] if with_data else None, formats=QUICK)
+    parameters = sum(p.numel() for p in smaller.parameters())
+    assert parameters == report.parameters_after <= budget * sum(p.numel() for p in model.parameters())
+    with torch.no_grad():
+        assert relative_error([[smaller(x)]], [[model(x)]]) < 0.02
+    for name, value in model.state_dict().items():
+        assert torch.equal(value, before[name])
+    json.dumps(report.to_json())
+    assert "parameters" in str(report)
+
+
+def test_frame_predictor_by_macs_and_by_error() -> None:
+    model = low_rank(FramePredictor(1, (8,), (1,), cell="conv_lstm", kernel_size=3, patch_size=2), 6)
+    data = [(torch.rand(2, 3, 1, 8, 8), 2)]
+    smaller, report = compress(model, budget=0.7, budget_of="macs", data=data, formats=QUICK)
+    assert report.macs_after is not None
+    assert report.macs_before is not None
+    assert report.macs_after <= 0.7 * report.macs_before
+    # 4 steps, batch 2, 4x4 positions
+    assert report.macs_before == 4 * 2 * 16 * sum(
+        layer.weight.numel() for layer in (model.cells()[0].conv, model.output)
+    )
+    assert smaller.macs((8, 8)) * 8 == report.macs_after
+    smaller, report = compress(model, budget=0.02, budget_of="error", data=data, formats=QUICK)
+    expected, got = model(*data[0]), smaller(*data[0])
+    assert (got - expected).norm() / expected.norm() <= 0.02
+    assert report.parameters_after < report.parameters_before
+
+
+def test_layer_and_cell_agree_with_a_factorized_convolution() -> None:
+    model = ConvLSTM(2, 4, 3).double()
+    smaller, _ = compress(model, budget=0.8, formats=("svd",), force={"cell.conv": "svd"})
+    x = torch.rand(1, 3, 2, 6, 6, dtype=torch.float64)
+    outputs, state = smaller(x)
+    hidden, walked = smaller.cell(x[:, 0])
+    for t in (1, 2):
+        hidden, walked = smaller.cell(x[:, t], walked)
+    torch.testing.assert_close(outputs[:, -1], hidden)
+    torch.testing.assert_close(state, walked)
+
+
+def test_a_hook_on_the_convolution_of_a_cell_is_called() -> None:
+    model, calls = ConvLSTM(2, 4, 3), []
+    x = torch.rand(1, 3, 2, 6, 6)
+    expected = model(x)[0]
+    model.cell.conv.register_forward_hook(lambda *_: calls.append(1))
+    torch.testing.assert_close(model(x)[0], expected)
+    assert len(calls) == 3
+
+
+def test_it_is_deterministic_and_keeps_modes_and_gradients() -> None:
+    model, x = Residual(), torch.randn(4, 3, 16, 16)
+    model.second.requires_grad_(False)
+    model.norm.eval()
+    one, first = compress(model, budget=0.5, data=[x])
+    two, _ = compress(model, budget=0.5, data=[x])
+    for a, b in zip(one.state_dict().values(), two.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    assert not one.norm.training
+    assert one.second.training
+    assert not any(p.requires_grad for p in one.second.parameters())
+    assert all(p.requires_grad for p in one.last.parameters())
+    assert first.output_error is not None
+
+
+def test_calibration_pays_where_the_input_has_little_in_most_directions() -> None:
+    model = nn.Sequential(nn.Linear(40, 40, bias=False), nn.Tanh(), nn.Linear(40, 40, bias=False))
+    data = [torch.randn(64, 4) @ torch.randn(4, 40) for _ in range(2)]
+    blind, _ = compress(model, budget=0.4)
+    aware, report = compress(model, budget=0.4, data=data)
+    errors = [relative_error([[m(x)] for x in data], [[model(x)] for x in data]) for m in (aware, blind)]
+    assert errors[0] < 0.2 * errors[1]
+    assert report.output_error == pytest.approx(errors[0], rel=1e-3)
+
+
+def test_the_choice_is_the_best_of_all_ranks_within_the_budget() -> None:
+    torch.manual_seed(1)
+    model = Beside()
+    model.one.weight.data = torch.randn(40, 2) @ torch.randn(2, 40) / 10 + 0.01 * torch.randn(40, 40)
+    x = torch.randn(50, 40)
+    # Half of 2 * 40 * 40 parameters are 20 ranks of 40 + 40, to be shared by the two layers.
+    errors = []
+    for rank in range(1, 20):
+        shared, _ = compress(model, budget=0.5, data=[x], force={"one": ("svd", rank), "other": ("svd", 20 - rank)})
+        errors.append(relative_error([shared(x)], [model(x)]))
+    chosen, _ = compress(model, budget=0.5, data=[x])
+    error = relative_error([chosen(x)], [model(x)])
+    assert error < errors[9]  # equal ranks
+    assert error == pytest.approx(min(errors), rel=0.01)
+
+
+def test_keep_and_force() -> None:
+    model = Residual()
+    smaller, report = compress(model, budget=0.9, keep=["last"], force={"*": "svd", "sec*": ("tucker", (4, 4))})
+    rows = {row.name: row for row in report.layers}
+    assert isinstance(smaller.last, nn.Linear)
+    assert "last" in report.left_out
+    assert (rows["second"].format, rows["second"].rank) == ("tucker", (4, 4, 3, 3))
+    assert rows["first"].format == "svd"
+    with pytest.raises(ValueError, match="matches no layer"):
+        compress(model, budget=0.5, keep=["nowhere"])
+    with pytest.raises(ValueError, match="matches no layer"):
+        compress(model, budget=0.5, force={"nowhere": "svd"})
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_two_stacked_kernels_compute_what_their_dense_kernel_does(stride: int) -> None:
+    conv = nn.Conv2d(3, 4, 5, stride, padding=2, dilation=1, padding_mode="circular").double()
+    projection, core = torch.randn(2, 3, 3, 3).double(), torch.randn(4, 2, 3, 3).double()
+    layer = ConvTTConv(conv, projection, core)
+    conv.weight.data = layer.to_tensor().detach()
+    x = torch.randn(2, 3, 9, 9).double()
+    torch.testing.assert_close(layer(x), conv(x))
+    torch.testing.assert_close(layer(x[0]), conv(x[0]))
+    found = Kernel(conv).at("conv_tt", (2,))
+    assert found.error < 1e-6
+
+
+@pytest.mark.parametrize("name", ["svd", "tucker", "tt", "cp", "conv_tt"])
+def test_errors_in_the_metric_are_those_of_the_output(name: str) -> None:
+    conv = nn.Conv1d(6, 8, 5, padding=2).double()
+    root = torch.randn(30, 30).double()
+    patches = root @ root.T
+    channels = patches.view(6, 5, 6, 5).diagonal(dim1=1, dim2=3).mean(-1)
+    kernel = Kernel(conv, Metric(channels, patches))
+    rank = {"tucker": (3, 3, 3), "tt": (3, 3)}.get(name, (3,))
+    dense = kernel.rebuild(name, kernel.factors(name, rank))
+    difference = (conv.weight - dense).flatten(1)
+    size = conv.weight.flatten(1)
+    expected = ((difference @ root).norm() / (size @ root).norm()).item()
+    assert kernel.at(name, rank).error == pytest.approx(expected, rel=1e-3)
+
+
+def test_modules_that_read_the_weight_of_a_linear_layer_work() -> None:
+    model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
+    x = torch.randn(2, 5, 16)
+    smaller, report = compress(model, budget=0.8, data=[x])
+    assert any(isinstance(m, LowRankLinear) for m in smaller.modules())
+    assert "self_attn.out_proj" in report.left_out
+    with torch.no_grad():
+        fast = smaller(x)
+    torch.testing.assert_close(fast, smaller(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_choice_is_exact_on_hulls_and_fills_the_rest() -> None:
+    layers = {"a": [Option(1, 9.0), Option(2, 8.5), Option(4, 0.0)], "b": [Option(1, 1.0), Option(4, 0.0)]}
+    assert choose(layers, 5) == {"a": 2, "b": 0}
+    assert choose(layers, 3) == {"a": 1, "b": 0}
+    with pytest.raises(ValueError, match="cheapest"):
+        choose(layers, 1)
+
+
+class TestBadInput:
+    def test_budget_that_cannot_be_met_says_the_smallest_that_can(self) -> None:
+        model = nn.Sequential(nn.Linear(20, 20), nn.Embedding(10, 20))
+        with pytest.raises(ValueError, match=r"smallest that can is 0\.\d+") as error:
+            compress(model, budget=0.1)
+        smallest = float(str(error.value).split("smallest that can is ")[1].split(",")[0])
+        compress(model, budget=smallest)
+
+    def test_nothing_to_compress(self) -> None:
+        with pytest.raises(ValueError, match=r"nothing .* holds no nn\.Conv1d"):
+            compress(nn.ReLU(), budget=0.5)
+        tied = nn.ModuleList([nn.Linear(4, 4), nn.Linear(4, 4)])
+        tied[1].weight = tied[0].weight
+        with pytest.raises(ValueError, match="shares its weight"):
+            compress(tied, budget=0.5)
+
+    def test_wrong_shapes_name_the_layer(self) -> None:
+        model = nn.Sequential(nn.ReLU(), nn.Conv2d(3, 8, 3))
+        with pytest.raises(ValueError, match=r"batch 0.*layer '1'"):
+            compress(model, budget=0.5, data=[torch.zeros(1, 4, 8, 8)])
+
+    def test_infinite_weights_name_the_layer(self) -> None:
+        model = nn.Sequential(nn.Linear(8, 8))
+        model[0].weight.data[0, 0] = torch.inf
+        with pytest.raises(ValueError, match=r"layer '0'.*infinite"):
+            compress(model, budget=0.5)
+
+    @pytest.mark.parametrize("budget", [0, 1.5, -1, float("nan")])
+    def test_budgets_out_of_range(self, budget: float) -> None:
+        with pytest.raises(ValueError, match="budget must be"):
+            compress(nn.Linear(9, 9), budget=budget)
+
+    def test_other_arguments(self) -> None:
+        with pytest.raises(TypeError, match="budget must be a number"):
+            compress(nn.Linear(9, 9), budget="small")
+        with pytest.raises(TypeError, match=r"torch\.nn\.Module"):
+            compress("model", budget=0.5)
+        with pytest.raises(ValueError, match="needs data"):
+            compress(nn.Linear(9, 9), budget=0.5, budget_of="macs")
+        with pytest.raises(ValueError, match="no batch"):
+            compress(nn.Linear(9, 9), budget=0.5, data=[])
+        with pytest.raises(TypeError, match="wrap it in a list"):
+            compress(nn.Linear(9, 9), budget=0.5, data=torch.zeros(2, 9))

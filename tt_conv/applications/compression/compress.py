@@ -1,0 +1,450 @@
+"""Compression of a trained network under one budget for all layers."""
+
+import copy
+import fnmatch
+import math
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tt_conv._arguments import one_of
+from tt_conv.applications.compression.calibration import Calibration, Seen, evaluating, relative_error
+from tt_conv.applications.compression.choice import Option, choose
+from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
+from tt_conv.applications.compression.kernels import FORMATS, Candidate, Kernel, build_layer, factor_shapes, with_macs
+from tt_conv.applications.compression.layers import Layer, find_layers, nothing_to_compress, replace_layer
+from tt_conv.applications.compression.low_rank_linear import LowRankLinear
+from tt_conv.applications.compression.moments import Metric
+from tt_conv.applications.compression.report import CompressionReport, LayerReport
+from tt_conv.rank import choose_rank
+from tt_conv.tensorized_conv import TensorizedConv
+
+BUDGETS = ("parameters", "macs", "error")
+_TIMED_SECONDS = 3.0
+_TRIALS = 6
+
+Force = Mapping[str, str | tuple[str, int | float | Sequence[int]]]
+Quality = Callable[[nn.Module], float]
+
+
+def compress(
+    model: nn.Module,
+    *,
+    budget: float,
+    budget_of: str = "parameters",
+    data: Iterable[Any] | None = None,
+    formats: Sequence[str] = FORMATS,
+    keep: Sequence[str] = (),
+    force: Force | None = None,
+    quality: Quality | None = None,
+) -> tuple[nn.Module, CompressionReport]:
+    """Return a smaller copy of a trained network, and what it cost.
+
+    Every nn.Conv1d, nn.Conv2d, nn.Conv3d and nn.Linear anywhere inside may be stored in another format. Format
+    and rank are chosen for all layers together, so that the whole network loses least under the budget; a layer
+    may stay dense. The original is left as it is, and the result is the same every time.
+
+    Parameters
+    ----------
+    model : nn.Module
+        Any network; :class:`tt_conv.layers.ConvLSTM` and :class:`tt_conv.layers.FramePredictor` among them.
+    budget : float
+        What may be left, a fraction in (0, 1] of all parameters of the network, or of the multiply-adds of its
+        convolutions and linear layers; or the largest relative error, in (0, 1).
+    budget_of : {"parameters", "macs", "error"}
+        "macs" needs ``data``. An "error" is that of the network's output on ``data``, and the smallest network
+        within it is sought; without ``data`` it is that of each kernel.
+    data : iterable, optional
+        Calibration batches: tensors, passed as ``model(batch)``, tuples, ``model(*batch)``, or dicts,
+        ``model(**batch)``. Then errors are those of layer outputs on these data, weighed by what the network's
+        output makes of them, and each layer is fitted to what it sees behind the layers that were compressed
+        before it. Without data, the relative errors of all kernels count alike.
+    formats : sequence of {"svd", "tucker", "tt", "cp", "conv_tt"}
+        What to choose from. "conv_tt", two stacked kernels, is for kernel sizes 5, 9, 13, ... only; "cp" and
+        "conv_tt" are not tried where their decomposition would take long. A linear layer becomes the product of
+        two, "svd".
+    keep : sequence of str
+        Name patterns (as in :mod:`fnmatch`) of layers to leave as they are.
+    force : mapping of str to str or tuple, optional
+        Name pattern -> format, or (format, rank as :func:`tt_conv.rank.choose_rank` takes it), for layers that
+        must not stay dense.
+    quality : callable, optional
+        ``quality(model) -> float``, for the report.
+
+    Returns
+    -------
+    smaller : nn.Module
+        A copy with the chosen layers in place, in the modes that ``model`` is in.
+    report : CompressionReport
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to compress, the budget can't be met (the message has the smallest that can), a
+        pattern matches nothing, or a batch does not fit (the message names the layer).
+    TypeError
+        If an argument is of another kind.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from torch import nn
+    >>> from tt_conv.applications.compression import compress
+    >>> model = nn.Sequential(nn.Conv2d(8, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 8, 3, padding=1))
+    >>> smaller, report = compress(model, budget=0.25, data=[torch.randn(4, 8, 16, 16)])
+    >>> report.parameters_after <= 0.25 * report.parameters_before
+    True
+    >>> smaller(torch.randn(1, 8, 16, 16)).shape
+    torch.Size([1, 8, 16, 16])
+
+    References
+    ----------
+    T. Chen et al., "Drone: Data-aware low-rank compression for large NLP models", NeurIPS 2021 (truncation in
+    the metric of the input's second moment).
+    """
+    check_budget(budget, budget_of, data is not None)
+    return Survey(model, data=data, formats=formats, keep=keep, force=force, quality=quality).compress(
+        budget, budget_of
+    )
+
+
+class Survey:
+    """All candidates of all layers of a network, from which one network per budget is made.
+
+    The parameters are those of :func:`compress`; several budgets share what is expensive.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        data: Iterable[Any] | None = None,
+        formats: Sequence[str] = FORMATS,
+        keep: Sequence[str] = (),
+        force: Force | None = None,
+        quality: Quality | None = None,
+    ) -> None:
+        if not isinstance(model, nn.Module):
+            raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+        if isinstance(formats, str) or isinstance(keep, str):
+            raise TypeError("formats and keep are sequences of str, not one str")
+        for name in formats:
+            one_of(name, "formats", FORMATS)
+        self.model, self.quality = model, quality
+        layers = find_layers(model, keep)
+        self.layers, self.left_out = dict(layers.found), dict(layers.left_out)
+        if not self.layers:
+            raise nothing_to_compress(model, self.left_out)
+        self.calibration = None if data is None else Calibration(data)
+        self.notes: list[str] = []
+        self.seen: dict[str, Seen] = {}
+        self.metrics: dict[str, Metric] = {}
+        self.weights = dict.fromkeys(self.layers, 1.0)
+        if self.calibration is not None:
+            self._observe(self.calibration)
+        self.candidates = self._candidates(formats, _forced(force or {}, self.layers))
+        self.parameters = sum(p.numel() for p in model.parameters())
+        self.quality_before: float | None = None if quality is None else float(quality(model))
+
+    def _observe(self, calibration: Calibration) -> None:
+        """Learn from the data what each layer sees, and how much its errors matter."""
+        watched = copy.deepcopy(self.model)
+        layers = _same_layers(watched, self.layers)
+        self.seen = calibration.shapes(watched, layers)
+        self.metrics = calibration.metrics(watched, layers)
+        for name in self.layers:
+            if name not in self.metrics:
+                self.notes.append(f"the data never reach {name!r}: it is fitted on its weights alone")
+        self.reference = calibration.outputs(watched)
+        weights = calibration.sensitivities(watched, layers)
+        if any(weights.values()):
+            # A layer without an effect on this output is not free to be spoiled.
+            least = 1e-6 * max(weights.values())
+            self.weights = {name: max(weight, least) for name, weight in weights.items()}
+        else:
+            self.notes.append("the output has no gradient by the layers: their errors count alike")
+
+    def _candidates(self, formats: Sequence[str], forced: Mapping[str, tuple[str, Any]]) -> dict[str, list[Candidate]]:
+        found: dict[str, list[Candidate]] = {}
+        for name, layer in self.layers.items():
+            with _named(name):
+                kernel = Kernel(layer, self.metrics.get(name))
+                if name in forced:
+                    options = _forced_candidates(kernel, *forced[name])
+                else:
+                    options = [kernel.dense_candidate(), *kernel.candidates(formats)]
+            found[name] = [self._with_macs(name, c) for c in options] if self.calibration is not None else options
+        if all(len(options) == 1 and options[0].format == "dense" for options in found.values()):
+            reasons = dict.fromkeys(found, "no rank of any format is smaller than the dense kernel")
+            raise nothing_to_compress(self.model, {**reasons, **self.left_out})
+        return found
+
+    def _with_macs(self, name: str, candidate: Candidate) -> Candidate:
+        if name not in self.seen:
+            return with_macs(candidate, 0)
+        layer = self.layers[name]
+        return with_macs(candidate, _macs(_hollow(layer, candidate), self.seen[name]))
+
+    def compress(self, budget: float, budget_of: str = "parameters") -> tuple[nn.Module, CompressionReport]:
+        """Return the network for one budget, as :func:`compress` does."""
+        check_budget(budget, budget_of, self.calibration is not None)
+        if budget_of != "error":
+            smaller, rows = self._build(self._within(budget, budget_of))
+        elif self.calibration is None:
+            smaller, rows = self._build(self._each_within(budget))
+        else:
+            smaller, rows = self._within_error(budget, self.calibration)
+        return smaller, self._report(smaller, rows, budget, budget_of)
+
+    def smallest_budget(self, budget_of: str = "parameters") -> float:
+        """Return the smallest fraction of parameters or MACs that can be met."""
+        fixed, total = self._fixed(budget_of)
+        return (fixed + sum(min(map(_cost(budget_of), c)) for c in self.candidates.values())) / total
+
+    def _fixed(self, budget_of: str) -> tuple[int, int]:
+        """Return what no choice changes, and the total of the original."""
+        if budget_of == "macs":
+            return 0, max(1, sum(self._macs_before(name) for name in self.layers))
+        return self.parameters - sum(layer.weight.numel() for layer in self.layers.values()), self.parameters
+
+    def _macs_before(self, name: str) -> int:
+        return _macs(self.layers[name], self.seen[name]) if name in self.seen else 0
+
+    def _within(self, budget: float, budget_of: str) -> dict[str, Candidate]:
+        """Choose the least loss within a fraction of parameters or MACs."""
+        fixed, total = self._fixed(budget_of)
+        cost = _cost(budget_of)
+        options = {
+            name: [Option(cost(c), self._loss(name, c)) for c in candidates]
+            for name, candidates in self.candidates.items()
+        }
+        smallest = self.smallest_budget(budget_of)
+        if smallest > budget * (1 + 1e-12):
+            raise ValueError(
+                f"a budget of {budget} of the {budget_of} can't be met: the smallest that can is {_up(smallest)}"
+                + (f", since {fixed:,} of {total:,} are not in layers that can be compressed" if fixed else "")
+            )
+        return self._picked(choose(options, budget * total - fixed))
+
+    def _loss(self, name: str, candidate: Candidate) -> float:
+        return self.weights[name] * candidate.error**2
+
+    def _picked(self, indices: Mapping[str, int]) -> dict[str, Candidate]:
+        return {name: self.candidates[name][index] for name, index in indices.items()}
+
+    def _each_within(self, error: float) -> dict[str, Candidate]:
+        """Choose for each layer the fewest parameters whose relative error is small enough."""
+        chosen = {}
+        for name, candidates in self.candidates.items():
+            good = [c for c in candidates if c.error <= error]
+            if not good:
+                best = min(c.error for c in candidates)
+                raise ValueError(
+                    f"an error of {error} can't be met: the layer {name!r} was forced to a format whose smallest "
+                    f"error is {_up(best)}"
+                )
+            chosen[name] = min(good, key=lambda c: c.parameters)
+        return chosen
+
+    def _within_error(self, error: float, calibration: Calibration) -> tuple[nn.Module, list[LayerReport]]:
+        """Search the smallest network whose measured error is small enough, by what is predicted."""
+        options = {
+            name: [Option(self._loss(name, c), c.parameters) for c in candidates]
+            for name, candidates in self.candidates.items()
+        }
+        least = math.sqrt(sum(min(option.cost for option in layer) for layer in options.values()))
+        best: tuple[int, nn.Module, list[LayerReport]] | None = None
+        closest, aim = math.inf, error
+        for _ in range(_TRIALS):
+            smaller, rows = self._build(self._picked(choose(options, max(aim, least) ** 2)))
+            measured = relative_error(calibration.outputs(smaller), self.reference)
+            closest = min(closest, measured)
+            size = sum(row.parameters_after for row in rows)
+            if measured <= error and (best is None or size < best[0]):
+                best = (size, smaller, rows)
+            if best is not None and 0.9 * error <= measured <= error:
+                break
+            aim *= min(4.0, 0.95 * error / max(measured, 1e-3 * error))
+        if best is None:
+            raise ValueError(f"an error of {error} can't be met: the smallest that was reached is {_up(closest)}")
+        return best[1], best[2]
+
+    def _build(self, chosen: Mapping[str, Candidate]) -> tuple[nn.Module, list[LayerReport]]:
+        """Make the network; each layer is fitted to what it sees behind those that were replaced before."""
+        smaller = copy.deepcopy(self.model)
+        layers = _same_layers(smaller, self.layers)
+        rows: dict[str, LayerReport] = {}
+        order = [*self.seen, *(name for name in layers if name not in self.seen)]
+        replaced = False
+        for name in order:
+            candidate, layer = chosen[name], layers[name]
+            metric = self.metrics.get(name)
+            if candidate.format == "dense":
+                rows[name] = self._row(name, candidate, 0.0, None if metric is None else 0.0)
+                continue
+            if replaced and metric is not None and self.calibration is not None:
+                metric = self.calibration.metrics(smaller, {name: layer})[name]
+            kernel = Kernel(layer, metric)
+            factors = kernel.factors(candidate.format, candidate.rank)
+            dense = kernel.rebuild(candidate.format, factors)
+            smaller = replace_layer(smaller, layer, kernel.module(candidate.format, factors))
+            replaced = True
+            rows[name] = self._row(
+                name, candidate, kernel.weight_error(dense), None if metric is None else kernel.error(dense)
+            )
+        return smaller, [rows[name] for name in self.layers]
+
+    def _row(self, name: str, candidate: Candidate, weight_error: float, output_error: float | None) -> LayerReport:
+        known = self.calibration is not None
+        return LayerReport(
+            name,
+            tuple(self.layers[name].weight.shape),
+            candidate.format,
+            candidate.rank,
+            self.layers[name].weight.numel(),
+            candidate.parameters,
+            self._macs_before(name) if known else None,
+            candidate.macs,
+            weight_error,
+            output_error,
+        )
+
+    def _report(self, smaller: nn.Module, rows: list[LayerReport], budget: float, budget_of: str) -> CompressionReport:
+        report = CompressionReport(
+            rows,
+            self.left_out,
+            budget,
+            budget_of,
+            self.parameters,
+            sum(p.numel() for p in smaller.parameters()),
+            _bytes(self.model),
+            _bytes(smaller),
+            quality_before=self.quality_before,
+            quality_after=None if self.quality is None else float(self.quality(smaller)),
+            notes=tuple(self.notes),
+        )
+        if self.calibration is None:
+            return report
+        return replace(
+            report,
+            macs_before=sum(row.macs_before or 0 for row in rows),
+            macs_after=sum(row.macs_after or 0 for row in rows),
+            output_error=relative_error(self.calibration.outputs(smaller), self.reference),
+            step_time=time_ratio(smaller, self.model, self.calibration),
+        )
+
+
+def check_budget(budget: object, budget_of: object, has_data: bool) -> None:
+    """Refuse what is no budget."""
+    one_of(budget_of, "budget_of", BUDGETS)
+    if isinstance(budget, bool) or not isinstance(budget, Real):
+        raise TypeError(f"budget must be a number, got {budget!r}")
+    if not 0 < float(budget) <= 1 or (budget_of == "error" and float(budget) == 1):
+        what = "a relative error in (0, 1)" if budget_of == "error" else f"a fraction of the {budget_of} in (0, 1]"
+        raise ValueError(f"budget must be {what}, got {budget!r}")
+    if budget_of == "macs" and not has_data:
+        raise ValueError('budget_of="macs" needs data: the multiply-adds depend on what the layers see')
+
+
+def time_ratio(smaller: nn.Module, original: nn.Module, calibration: Calibration) -> float:
+    """Return the median time of a pass of the first batch over that of the original, taken in turns."""
+    seconds: tuple[list[float], list[float]] = ([], [])
+    with evaluating(smaller), evaluating(original), torch.inference_mode():
+        began = time.perf_counter()
+        for round_ in range(9):
+            for model, taken in zip((smaller, original), seconds, strict=True):
+                start = time.perf_counter()
+                calibration.run(model, 0)
+                taken.append(time.perf_counter() - start)
+            if round_ >= 3 and time.perf_counter() - began > _TIMED_SECONDS:
+                break
+    after, before = (statistics.median(taken[1:]) for taken in seconds)
+    return after / before
+
+
+def _forced(force: Force, layers: Mapping[str, Layer]) -> dict[str, tuple[str, Any]]:
+    """Return format and rank by layer; of several patterns that match, the last one counts."""
+    forced: dict[str, tuple[str, Any]] = {}
+    for pattern, wanted in force.items():
+        name, rank = (wanted, None) if isinstance(wanted, str) else wanted
+        one_of(name, f"force[{pattern!r}]", FORMATS)
+        matching = fnmatch.filter(layers, pattern)
+        if not matching:
+            raise ValueError(f"force names {pattern!r}, which matches no layer; there are {', '.join(layers)}")
+        forced |= dict.fromkeys(matching, (name, rank))
+    return forced
+
+
+def _forced_candidates(kernel: Kernel, name: str, rank: Any) -> list[Candidate]:
+    allowed = kernel.formats() if isinstance(kernel.layer, nn.Linear) else FORMATS
+    if name not in allowed or (name == "conv_tt" and kernel.inner_size is None):
+        raise ValueError(f"a kernel of shape {tuple(kernel.dense.shape)} can't be forced to {name!r}")
+    if rank is not None:
+        complete = (int(rank),) if name == "conv_tt" else choose_rank(kernel.kind(name).form, rank)
+        return [kernel.at(name, complete)]
+    options = kernel.search(name)
+    if not options:
+        raise ValueError(f"no rank of {name!r} is smaller than its dense kernel")
+    return options
+
+
+def _same_layers(copied: nn.Module, layers: Mapping[str, Layer]) -> dict[str, Any]:
+    return {name: copied.get_submodule(name) for name in layers}
+
+
+def _cost(budget_of: str) -> Callable[[Candidate], int]:
+    return lambda c: (c.macs or 0) if budget_of == "macs" else c.parameters
+
+
+def _up(value: float) -> str:
+    """Return a number with four digits that is not below it."""
+    step = 10.0 ** (math.floor(math.log10(value)) - 3) if value > 0 else 1.0
+    return f"{math.ceil(value / step - 1e-9) * step:.4g}"
+
+
+def _bytes(model: nn.Module) -> int:
+    tensors: dict[int, Tensor] = {id(t): t for t in (*model.parameters(), *model.buffers())}
+    return sum(t.numel() * t.element_size() for t in tensors.values())
+
+
+def _hollow(layer: Layer, candidate: Candidate) -> nn.Module:
+    """Return what a candidate becomes, without values."""
+    if candidate.format == "dense":
+        return layer
+    shapes = factor_shapes(layer, candidate.format, candidate.rank)
+    factors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+    return build_layer(copy.deepcopy(layer).to("meta"), candidate.format, factors)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put the name of a layer in front of errors."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"the layer {name or '(model)'!r}: {error}") from error
+
+
+def _macs(layer: nn.Module, seen: Seen) -> int:
+    """Return the multiply-adds of a layer for the inputs that it saw."""
+    return sum(calls * _macs_of_call(layer, shape) for shape, calls in seen.shapes.items())
+
+
+def _macs_of_call(layer: Any, shape: tuple[int, ...]) -> int:
+    if isinstance(layer, LowRankLinear):
+        return layer.macs(shape)
+    if isinstance(layer, nn.Linear):
+        return math.prod(shape[:-1]) * layer.weight.numel()
+    if isinstance(layer, TensorizedConv | ConvTTConv):
+        shape = shape if len(shape) == len(layer.kernel_size) + 2 else (1, *shape)
+        return int(layer.explain(shape, train=False).opt_cost)
+    with torch.device("meta"):
+        out = copy.deepcopy(layer).to("meta")(torch.empty(shape, dtype=layer.weight.dtype))
+    return out.numel() * layer.weight[0].numel()

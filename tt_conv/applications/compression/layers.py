@@ -1,0 +1,125 @@
+"""Which layers of a network can be compressed, and what may take their place."""
+
+import fnmatch
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from tt_conv._convolution import PlainConvolution, plain_convolution
+from tt_conv.layers import ConvTTLSTMCell
+from tt_conv.tensorized_conv import TensorizedConv
+
+Layer = PlainConvolution | nn.Linear
+"""What can be compressed."""
+
+
+@dataclass(frozen=True)
+class Layers:
+    """The layers of a network.
+
+    Parameters
+    ----------
+    found : mapping of str to Layer
+        By name, in the order of ``named_modules``.
+    left_out : mapping of str to str
+        Modules with a kernel that stay as they are: name -> why.
+    """
+
+    found: Mapping[str, Layer]
+    left_out: Mapping[str, str]
+
+
+def find_layers(model: nn.Module, keep: Sequence[str] = ()) -> Layers:
+    """Find what can be compressed.
+
+    Parameters
+    ----------
+    model : nn.Module
+    keep : sequence of str
+        Name patterns, as in :mod:`fnmatch`, of layers to leave as they are.
+
+    Returns
+    -------
+    Layers
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches no layer.
+    """
+    owners: dict[int, set[str]] = defaultdict(set)
+    for name, module in model.named_modules():
+        for parameter in module.parameters(recurse=False):
+            owners[id(parameter)].add(name)
+    # Their sequence engine reads this kernel itself, and the recurrence is factorized already.
+    taken = {id(m.input_conv) for m in model.modules() if isinstance(m, ConvTTLSTMCell)}
+    found: dict[str, Layer] = {}
+    left_out: dict[str, str] = {}
+    for name, module in model.named_modules():
+        reason = _why_not(module, owners)
+        if id(module) in taken:
+            reason = "belongs to a ConvTT-LSTM, which is factorized already"
+        if reason is None and isinstance(module, Layer):
+            found[name] = module
+        elif reason:
+            left_out[name] = reason
+    everything = [*found, *left_out]
+    for pattern in keep:
+        matching = fnmatch.filter(everything, pattern)
+        if not matching:
+            raise ValueError(f"keep names {pattern!r}, which matches no layer; there are {_listed(everything)}")
+        for name in matching:
+            if name in found:
+                del found[name]
+                left_out[name] = f"kept, by {pattern!r}"
+    return Layers(found, left_out)
+
+
+def nothing_to_compress(model: nn.Module, left_out: Mapping[str, str]) -> ValueError:
+    """Return the error that says why no layer can be compressed."""
+    reasons = "; ".join(f"{name or 'the model itself'}: {why}" for name, why in left_out.items())
+    return ValueError(
+        f"nothing in this {type(model).__name__} can be compressed: "
+        + (reasons or "it holds no nn.Conv1d, nn.Conv2d, nn.Conv3d or nn.Linear")
+    )
+
+
+def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
+    """Put a layer in the place of another, wherever the model holds it, and return the model."""
+    if old is model:
+        return new
+    for parent in list(model.modules()):
+        for name, child in list(parent._modules.items()):
+            if child is old:
+                parent._modules[name] = new
+    return model
+
+
+def _why_not(module: nn.Module, owners: Mapping[int, set[str]]) -> str | None:
+    """Return why a module is left alone: "" where there is nothing to say, None if it can be compressed."""
+    kernels = [p for p in module.parameters(recurse=False) if p.ndim > 1 or isinstance(p, nn.UninitializedParameter)]
+    if isinstance(module, nn.modules.conv._ConvNd):
+        try:
+            plain_convolution(module)
+        except TypeError as error:
+            return str(error)
+        kernels = kernels or [p for p in module.parameters() if p.ndim > 1]
+    elif type(module) is not nn.Linear:
+        if not kernels or isinstance(module, nn.ParameterDict | nn.ParameterList | TensorizedConv):
+            return ""
+        return f"{type(module).__name__} is none of the layers that can be compressed"
+    elif module._forward_hooks or module._forward_pre_hooks:
+        return "has forward hooks, which would be lost"
+    elif "weight" not in module._parameters:
+        return "its weight is computed by a hook"
+    if any(len(owners[id(kernel)]) > 1 for kernel in kernels):
+        return "shares its weight with another module"
+    if not all(kernel.is_floating_point() for kernel in kernels):
+        return f"its weight is {kernels[0].dtype}"
+    return None
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(repr(name) for name in names) or "none"

@@ -1,0 +1,57 @@
+"""What a layer's input tells about its kernel: second moments, the error they measure, and whitening."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_FLOOR = 1e-5
+"""Directions that carry less than this share of the mean are treated as if they carried that much."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    r"""Squared errors of a kernel ``[O, I, \*K]`` as squared errors of the layer's output.
+
+    An error D of the kernel, flattened to ``[O, I * prod(K)]``, changes the output by trace(D S D^T) in the
+    mean, with S the second moment of the patches of input that the kernel sees.
+
+    Parameters
+    ----------
+    channels : Tensor
+        ``[I, I]``: mean of x x^T over channels.
+    patches : Tensor, optional
+        ``[I * prod(K), I * prod(K)]``; without it, taps are taken as unrelated.
+    """
+
+    channels: Tensor
+    patches: Tensor | None = None
+
+    def floored(self) -> "Metric":
+        """Return the metric with a floor, so that what the data never show does not become arbitrary."""
+        patches = None if self.patches is None else _floored(self.patches)
+        return Metric(_floored(self.channels), patches)
+
+    def times(self, matrix: Tensor) -> Tensor:
+        r"""Return ``matrix @ S`` for ``[*, I * prod(K)]``."""
+        if self.patches is not None:
+            return matrix @ self.patches
+        inputs = len(self.channels)
+        return torch.einsum("oik,ij->ojk", matrix.unflatten(-1, (inputs, -1)), self.channels).flatten(1)
+
+    def squared(self, kernel: Tensor) -> float:
+        """Return trace(W S W^T)."""
+        matrix = kernel.flatten(1)
+        return max(0.0, float((self.times(matrix) * matrix).sum()))
+
+
+def _floored(moment: Tensor) -> Tensor:
+    floor = _FLOOR * moment.diagonal().mean().clamp_min(torch.finfo(moment.dtype).tiny)
+    return moment + floor * torch.eye(len(moment), dtype=moment.dtype, device=moment.device)
+
+
+def roots(moment: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the symmetric square root of a moment and its inverse."""
+    values, vectors = torch.linalg.eigh(moment)
+    root = values.clamp_min(float(values[-1]) * 1e-12).sqrt()
+    return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
