@@ -23,6 +23,11 @@ CASES = [
     {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "boundary": "circular", "rank": 3},
     {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 1, "steps": 2, "bias": False},
     {"kind": "conv_tt_lstm", "dim": 3, "kernel_size": (1, 3, 3), "order": 2, "rank": 2},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": (3, 5), "order": 2, "steps": 3, "rank": 2, "input_rank": 1},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "boundary": "zeros", "rank": 2, "input_rank": 3},
+    {"kind": "conv_tt_lstm", "dim": 1, "kernel_size": 3, "boundary": "circular", "rank": 2, "input_rank": 2},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "window": "fixed", "rank": 2, "input_rank": 1},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "rank": 2, "input_rank": 1, "bias": False},
 ]
 KINDS = {"conv_lstm": ConvLSTM, "conv_tt_lstm": ConvTTLSTM}
 
@@ -45,7 +50,7 @@ def oracle(layer: ConvLSTM | ConvTTLSTM, sequence: Tensor, state: tuple[Tensor, 
         hidden = list(state[:-1])
         outputs, last = conv_tt_lstm_sequence(
             sequence,
-            cell.input_conv.weight,
+            conv_tt_parameters(cell.input_conv) if cell.input_rank else cell.input_conv.weight,
             conv_tt_parameters(cell.recurrent),
             hidden,
             state[-1],
@@ -121,6 +126,7 @@ def test_deepcopy_gives_the_same_outputs() -> None:
         (lambda: ConvLSTMCell(1, 2, 4), "kernel_size must be odd on every axis, got 4"),
         (lambda: ConvTTLSTMCell(1, 2, 3, order=3, steps=2), "got steps=2, order=3"),
         (lambda: ConvTTLSTMCell(1, 2, 3, rank=0), "rank must be at least 1, got 0"),
+        (lambda: ConvTTLSTMCell(1, 2, 3, input_rank=0), "input_rank must be at least 1, got 0"),
         (lambda: ConvLSTM(1, 2, 3)(torch.zeros(1, 1, 4, 4)), "so 5 axes, got 4 axes of shape"),
         (lambda: ConvLSTM(1, 2, 3)(torch.zeros(1, 0, 1, 4, 4)), "at least one frame"),
         (lambda: ConvLSTMCell(1, 2, 3)(torch.zeros(1, 3, 4, 4)), "with 1 channels, got 3 channels"),
