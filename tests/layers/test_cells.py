@@ -61,16 +61,16 @@ def oracle(layer: ConvLSTM | ConvTTLSTM, sequence: Tensor, state: tuple[Tensor, 
     return torch.stack(outputs, dim=1), final
 
 
-def sequences(layer: ConvLSTM | ConvTTLSTM, time: int) -> Tensor:
-    return torch.randn(2, time, 2, *SIZES[layer.cell.dim], dtype=torch.float64, requires_grad=True)
+def sequences(layer: ConvLSTM | ConvTTLSTM, time: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, time, 2, *SIZES[layer.cell.dim], dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("time", [1, 5])
+@pytest.mark.parametrize(("time", "batch"), [(1, 1), (5, 2)])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_outputs_states_and_gradients_equal_the_oracle_over_two_segments(case: dict, time: int) -> None:
+def test_outputs_states_and_gradients_equal_the_oracle_over_two_segments(case: dict, time: int, batch: int) -> None:
     layer = make(case)
-    first, second = sequences(layer, time), sequences(layer, 3)
-    zero = torch.zeros(2, 3, *SIZES[layer.cell.dim], dtype=torch.float64)
+    first, second = sequences(layer, time, batch), sequences(layer, 3, batch)
+    zero = torch.zeros(batch, 3, *SIZES[layer.cell.dim], dtype=torch.float64)
     outputs, state = layer(first)
     later, final = layer(second, state)
     expected, expected_state = oracle(layer, first, (zero,) * (layer.cell.steps + 1))
