@@ -8,7 +8,16 @@ from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
 
 # Installed by the extra `applications`; the name of the module and that of the package differ at times.
-_OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "jsonargparse", "docstring_parser"}
+_OF_THE_EXTRA = {
+    "lightning",
+    "torchmetrics",
+    "matplotlib",
+    "PIL",
+    "av",
+    "tensorboard",
+    "jsonargparse",
+    "docstring_parser",
+}
 
 
 def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
