@@ -285,7 +285,8 @@ def plot(results: Sequence[Mapping]) -> Any:
             for method in dict.fromkeys(result["method"] for result in of_network):
                 points = [(r["parameters"], r[key]) for r in of_network if r["method"] == method]
                 axis.plot(*zip(*points, strict=True), "o-" if method.startswith("Conv-TT") else "s--", label=method)
-            axis.set(xscale="log", yscale="log", xlabel="parameters", ylabel=label, title=name)
+            axis.set(xscale="log", xlabel="parameters", ylabel=label, title=name)
+            axis.set_yscale("log" if key == "error" else "linear")
             axis.grid(alpha=0.3, which="both")
-    axes[0][-1].legend(fontsize=8)
+    figure.legend(*axes[0][0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize=8)
     return figure

@@ -8,7 +8,16 @@ from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
 
 # Installed by the extra `applications`; the name of the module and that of the package differ at times.
-_OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "jsonargparse", "docstring_parser"}
+_OF_THE_EXTRA = {
+    "lightning",
+    "torchmetrics",
+    "matplotlib",
+    "PIL",
+    "av",
+    "tensorboard",
+    "jsonargparse",
+    "docstring_parser",
+}
 
 
 def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
@@ -50,7 +59,8 @@ def explain(
         padding: An int, valid, same or full; by mode also left:right, as in h=1:2,w=same.
         dilation: One value, or by mode.
         padding_mode: zeros or circular.
-        optimize: auto, optimal, greedy, measure, another name that opt_einsum knows, or left-to-right.
+        optimize: auto, optimal, greedy, measure, another name that opt_einsum knows,
+            left-to-right, or a path: '[(0, 1), (0, 1)]'.
         memory_limit: Largest number of elements of any intermediate.
         constants: Operands that never change, such as 1,2; what they give together is computed once.
         reuse: Calls per weight update.

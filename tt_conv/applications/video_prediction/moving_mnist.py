@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from numbers import Integral, Real
+from pathlib import Path
 from typing import SupportsIndex, cast
 
 import numpy as np
@@ -9,15 +10,16 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from tt_conv._arguments import positive_int
+from tt_conv.applications.video_prediction.data.idx import idx_digits
+from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
 from tt_conv.applications.video_prediction.mnist import SPLITS, Split, check_split, embedded_digits
 
 DIGIT_SIZE = 28
 
 
-class MovingMNIST(Dataset[Tensor]):
+class MovingMNIST(SequenceDataset):
     """Sequences of moving digits, each one a function of (split, seed, index) alone.
 
     A digit starts anywhere within the frame, moves in a random direction by ``speed`` times the free range
@@ -44,9 +46,16 @@ class MovingMNIST(Dataset[Tensor]):
         Another seed gives other sequences.
     digit_size : int
         Side of a digit in pixels; digits are resized from 28 with antialiasing.
+    idx_folder : path, optional
+        IDX files of MNIST, Fashion-MNIST or another such set, whose images move; by default the digits that come
+        with the package.
+    fresh : bool
+        In training (:meth:`draw`), every epoch gets sequences of its own instead of the same ones again.
 
     Raises
     ------
+    FileNotFoundError
+        If an IDX file is missing.
     TypeError
         If an argument is not of its type.
     ValueError
@@ -77,6 +86,8 @@ class MovingMNIST(Dataset[Tensor]):
         speed: float = 0.1,
         seed: int = 0,
         digit_size: int = DIGIT_SIZE,
+        idx_folder: Path | str | None = None,
+        fresh: bool = False,
     ) -> None:
         check_split(split)
         sides = tuple(size) if isinstance(size, tuple | list) else (size, size)
@@ -104,18 +115,22 @@ class MovingMNIST(Dataset[Tensor]):
         self.speed = speed
         self.seed = seed
         self.digit_size = digit_size
-        self._images = _resized(embedded_digits(split)[0], digit_size)
+        self.fresh = fresh
+        images = embedded_digits(split)[0] if idx_folder is None else idx_digits(idx_folder, split)
+        self._images = _resized(images, digit_size)
 
     def __len__(self) -> int:
         return self.length
 
-    def __getitem__(self, index: SupportsIndex) -> Tensor:
-        """Sequence number ``index``: [T, 1, H, W], float32 from 0 (black) to 1 (ink)."""
-        if not hasattr(index, "__index__"):
-            raise TypeError(f"sequences are taken one at a time, by their number, got {index!r}")
-        number = index.__index__()
-        if not 0 <= number < self.length:
-            raise IndexError(f"sequence {number} of a data set of {self.length} sequences (0 to {self.length - 1})")
+    def sequence(self, number: int) -> Tensor:
+        return self._made(number)
+
+    def draw(self, index: SupportsIndex, epoch: int) -> Tensor:
+        """The sequence of an epoch of training: with ``fresh``, number ``epoch * length + index`` of endlessly many."""
+        number = self.checked_index(index)
+        return self._made(epoch * self.length + number if self.fresh else number)
+
+    def _made(self, number: int) -> Tensor:
         # Only uniform doubles are drawn: their stream, unlike that of the other distributions, is not
         # expected to change between releases of NumPy.
         random = np.random.default_rng([self.seed, SPLITS.index(self.split), number]).random((self.digits, 4))
@@ -169,6 +184,6 @@ def _draw(canvas: NDArray[np.float32], image: NDArray[np.float32], path: NDArray
 
 def _resized(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     scaled = torch.from_numpy(images).float().div_(255)
-    if side != DIGIT_SIZE:
+    if images.shape[1:] != (side, side):
         scaled = F.interpolate(scaled.unsqueeze(1), size=(side, side), mode="bilinear", antialias=True).squeeze(1)
     return cast(NDArray[np.float32], scaled.numpy())

@@ -1,0 +1,281 @@
+"""Anybody's own videos: video files, folders of frames, arrays."""
+
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tt_conv.applications.video_prediction.data.cache import cache_folder, decoded_file
+from tt_conv.applications.video_prediction.data.clips import Clip, StoredArray
+from tt_conv.applications.video_prediction.data.errors import UnusableFile
+from tt_conv.applications.video_prediction.data.pixels import layout_of, value_range_of
+from tt_conv.applications.video_prediction.data.windows import Broken, ClipWindows, opened
+
+Part = Literal["train", "validation", "test", "all"]
+VIDEO_ENDINGS = frozenset([".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".gif"])
+IMAGE_ENDINGS = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"])
+ARRAY_ENDINGS = frozenset((".npy", ".npz"))
+_REPLACE = "replace it, or leave it out with broken=skip"
+_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test", "testing")}
+
+
+class OwnVideos(ClipWindows):
+    """Sequences from video files, folders of frames, and ``.npy`` or ``.npz`` arrays.
+
+    Parameters
+    ----------
+    path : path
+        A video file; an array file; a folder of images, which are the frames of one clip in the order of their
+        names (``frame2`` before ``frame10``); or a folder of any of these, to any depth.
+    frames : int
+        Frames of a sequence, T.
+    split : {"train", "validation", "test", "all"}
+        If the folder has subfolders of these names, the clips in that one. Otherwise eight of every ten clips are
+        for training, one for validation, one for test; of fewer than ten clips each is cut in time: the first
+        80 % of its frames for training, then 10 % and 10 %.
+    step, stride, size, channels, random, seed
+        See :class:`~tt_conv.applications.video_prediction.data.windows.ClipWindows`; ``size`` may be one number.
+    layout : str, optional
+        What the axes of arrays are: N sequences, T frames, C channels, H and W pixels, such as ``"NTHWC"``. By
+        default it is detected, and said in ``notes``.
+    value_range : (float, float), optional
+        The values of black and white in arrays. By default they are detected, and said in ``notes``.
+    array_name : str, optional
+        Which array of ``.npz`` files; needed only where a file holds several arrays of frames.
+    broken : {"refuse", "skip"}
+        What happens to files that cannot be read or are too short: an error that names them, or they are left
+        out and named in ``notes``.
+    cache : path, optional
+        Folder for decoded videos, which are mapped into memory; by default ``tt-conv/videos`` in the user's cache.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such path, or nothing of these kinds in it.
+    UnusableFile (a ValueError)
+        If a file cannot be used, with its name, the reason and the remedy.
+    ValueError
+        If clips are too short or differ in size, or an argument is out of its range.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     np.save(Path(folder, "rain.npy"), np.zeros((3, 30, 8, 12), np.uint8))
+    ...     data = OwnVideos(folder, frames=10, split="all")
+    ...     len(data), data[0].shape, data.notes[0]
+    (9, torch.Size([10, 1, 8, 12]), 'rain.npy: axes NTHW (detected: sequences first), values 0 to 255, of bytes')
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        frames: int,
+        split: Part = "train",
+        *,
+        step: int = 1,
+        stride: int | None = None,
+        size: int | Sequence[int] | None = None,
+        channels: int | None = None,
+        layout: str | None = None,
+        value_range: tuple[float, float] | None = None,
+        array_name: str | None = None,
+        broken: Broken = "refuse",
+        cache: Path | str | None = None,
+        random: bool = False,
+        seed: int = 0,
+    ) -> None:
+        path = Path(path).expanduser()
+        if split not in get_args(Part):
+            raise ValueError(f"split must be one of {', '.join(map(repr, get_args(Part)))}, got {split!r}")
+        sides = pair(size)
+        notes: list[str] = []
+        own = _folder_of(path, split)
+        kept = cache_folder(cache).resolve()  # it may lie among the videos
+        sources = [source for source in _sources(own or path) if kept not in source.resolve().parents]
+        if not sources:
+            raise FileNotFoundError(
+                f"{own or path} holds no videos ({' '.join(sorted(VIDEO_ENDINGS))}), images or arrays (.npy, .npz): "
+                "give the folder or file that does"
+            )
+        base = path if path.is_dir() else path.parent
+
+        def open_one(source: Path) -> Sequence[Clip]:
+            name = str(source.relative_to(base)) if source != base else source.name
+            if source.is_dir():
+                return [_frame_folder(source, name)]
+            if source.suffix.lower() in ARRAY_ENDINGS:
+                return array_clips(source, name, layout, value_range, array_name, notes)
+            stored = decoded_file(source, cache_folder(cache), size=sides, channels=channels)
+            return [Clip(name, StoredArray(stored, "THWC", (0.0, 255.0)))]
+
+        clips = opened(sources, open_one, broken, notes)
+        notes.sort()
+        if own is None and split != "all":
+            clips = _part_of(clips, split, notes)
+        super().__init__(
+            clips,
+            frames,
+            step=step,
+            stride=stride,
+            size=sides,
+            channels=channels,
+            random=random,
+            seed=seed,
+            broken=broken,
+            notes=notes,
+        )
+
+
+def array_clips(
+    path: Path,
+    name: str,
+    layout: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    array_name: str | None = None,
+    notes: list[str] | None = None,
+) -> list[Clip]:
+    """One clip for each sequence in a ``.npy`` or ``.npz`` file; parameters as of :class:`OwnVideos`."""
+    array = _load(path, name, array_name)
+    if not array.size:
+        raise UnusableFile(name, f"an empty array of shape {array.shape}", "leave it out")
+    layout, why = layout_of(array.shape, layout, name)
+    limits, values = value_range_of(array, value_range, name)
+    if notes is not None:
+        notes.append(f"{name}: axes {layout} ({why}), values {_range_words(limits, values)}")
+    stored = StoredArray(path if path.suffix.lower() == ".npy" else array, layout, limits)
+    count = len(stored.array)
+    return [Clip(name if count == 1 else f"{name}[{number}]", stored, number) for number in range(count)]
+
+
+def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """(height, width) of a size that may be one number."""
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"size must be one number or (height, width), in pixels, got {size!r}")
+    return sides[0], sides[1]
+
+
+def natural_key(name: str) -> list[tuple[int, int, str]]:
+    """Sorts ``frame2`` before ``frame10``."""
+    parts = re.split(r"(\d+)", name.lower())
+    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
+
+
+def _sorted(paths: Iterable[Path]) -> list[Path]:
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def _range_words(limits: tuple[float, float], reason: str) -> str:
+    return f"{limits[0]:g} to {limits[1]:g}, {reason}" if reason == "as stated" else reason
+
+
+def _folder_of(path: Path, split: str) -> Path | None:
+    if split == "all" or not path.is_dir():
+        return None
+    found = {part: path / name for part, names in _FOLDERS.items() for name in names if (path / name).is_dir()}
+    if not found:
+        return None
+    if split not in found:
+        raise FileNotFoundError(
+            f"{path} has folders for {', '.join(found)} but none for {split}: add {path / split}, "
+            "or leave the splitting to the program by putting all clips into one folder"
+        )
+    return found[split]
+
+
+def _sources(path: Path) -> Iterator[Path]:
+    """Files and frame folders under a path, in natural order of their names."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: give a folder or a file with videos, frames or arrays")
+    if path.is_file():
+        if path.suffix.lower() not in VIDEO_ENDINGS | ARRAY_ENDINGS:
+            raise UnusableFile(
+                path,
+                "not known as a video or an array",
+                "expected a name that ends in " + ", ".join(sorted(VIDEO_ENDINGS | ARRAY_ENDINGS)),
+            )
+        yield path
+        return
+    inside = sorted(
+        (item for item in path.iterdir() if not item.name.startswith(".")), key=lambda p: natural_key(p.name)
+    )
+    if any(item.suffix.lower() in IMAGE_ENDINGS for item in inside):
+        yield path
+    for item in inside:
+        if item.is_dir():
+            yield from _sources(item)
+        elif item.suffix.lower() in VIDEO_ENDINGS | ARRAY_ENDINGS:
+            yield item
+
+
+def _frame_folder(folder: Path, name: str) -> Clip:
+    """The images of a folder as one clip."""
+    from PIL import Image, UnidentifiedImageError
+
+    frames: list[NDArray] = []
+    for file in _sorted(folder.iterdir()):
+        if file.suffix.lower() not in IMAGE_ENDINGS:
+            continue
+        try:
+            with Image.open(file) as picture:
+                pixels = np.asarray(picture if picture.mode.startswith("I") else picture.convert(_mode(picture.mode)))
+        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+            raise UnusableFile(file, f"broken image ({error})", _REPLACE) from error
+        pixels = pixels.reshape(*pixels.shape[:2], -1)
+        if frames and (pixels.shape != frames[0].shape or pixels.dtype != frames[0].dtype):
+            raise UnusableFile(
+                file,
+                f"an image of {pixels.shape} after ones of {frames[0].shape}",
+                "give all frames of a clip one size and one number of channels",
+            )
+        frames.append(pixels)
+    array = np.stack(frames)
+    limits, _ = value_range_of(array, None if array.dtype == np.uint8 else (0.0, 65535.0), name)
+    return Clip(name, StoredArray(array, "THWC", limits))
+
+
+def _mode(stored: str) -> str:
+    return "L" if stored in ("1", "L", "LA") else "RGB"
+
+
+def _load(path: Path, name: str, array_name: str | None) -> NDArray:
+    try:
+        if path.suffix.lower() == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        with np.load(path, allow_pickle=False) as archive:
+            if array_name is not None:
+                if array_name not in archive:
+                    raise UnusableFile(name, f"it has no array {array_name!r}", f"it has {', '.join(archive.files)}")
+                return archive[array_name]
+            arrays = {key: archive[key] for key in archive.files}
+    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        if isinstance(error, UnusableFile):
+            raise
+        raise UnusableFile(name, f"not a readable array file ({error})", _REPLACE) from error
+    arrays = {key: value for key, value in arrays.items() if value.ndim >= 3}
+    if len(arrays) != 1:
+        has = ", ".join(f"{key} {value.shape}" for key, value in arrays.items()) or "none"
+        raise UnusableFile(name, f"expected one array of 3 to 5 axes, it has {has}", "name the one with array_name")
+    return next(iter(arrays.values()))
+
+
+def _part_of(clips: Sequence[Clip], split: str, notes: list[str]) -> list[Clip]:
+    if len(clips) >= 10:
+        notes.append("of every ten clips, eight are for training, the 9th for validation, the 10th for test")
+        which = {"validation": {8}, "test": {9}}.get(split, set(range(8)))
+        return [clip for number, clip in enumerate(clips) if number % 10 in which]
+    notes.append("each clip is cut in time: 80 % for training, then 10 % for validation and 10 % for test")
+    parts = []
+    for clip in clips:
+        validation, test = clip.length * 8 // 10, clip.length * 9 // 10
+        first, last = {"train": (0, validation), "validation": (validation, test), "test": (test, clip.length)}[split]
+        parts.append(clip.part(first, last - first))
+    return parts

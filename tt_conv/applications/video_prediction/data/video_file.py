@@ -1,0 +1,156 @@
+"""Video files, read and written with PyAV."""
+
+import os
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import islice
+from pathlib import Path
+from typing import cast
+
+import av
+import numpy as np
+from numpy.typing import NDArray
+
+from tt_conv.applications.video_prediction.data.errors import UnusableFile
+
+_CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".webm": "libvpx-vp9", ".mkv": "libx264", ".mov": "libx264"}
+_REMEDY = "replace it, or leave it out with broken=skip"
+
+
+def read_video(
+    path: Path | str,
+    *,
+    size: tuple[int, int] | None = None,
+    channels: int | None = None,
+    frames: int | None = None,
+) -> NDArray[np.uint8]:
+    """Decode a video file.
+
+    Parameters
+    ----------
+    path : path
+        AVI, MP4, WebM, GIF, or what else FFmpeg reads.
+    size : (int, int), optional
+        Height and width to which frames are resized, by averaging over areas.
+    channels : {1, 3}, optional
+        Gray or RGB; by default gray where the file says so, else RGB.
+    frames : int, optional
+        Stop after as many.
+
+    Returns
+    -------
+    array [T, H, W, C], uint8
+
+    Raises
+    ------
+    UnusableFile
+        If it cannot be decoded to its end, or holds no frame.
+    OSError
+        If it cannot be opened.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder, "flat.avi")
+    ...     write_video(path, np.full((5, 16, 32, 3), 100, np.uint8))
+    ...     frames = read_video(path, channels=1)
+    >>> frames.shape
+    (5, 16, 32, 1)
+    """
+    decoded = list(islice(decode(path, size=size, channels=channels), frames))
+    return np.stack(decoded)
+
+
+def decode(
+    path: Path | str, *, size: tuple[int, int] | None = None, channels: int | None = None
+) -> Iterator[NDArray[np.uint8]]:
+    """Yield the frames [H, W, C] of a video file one by one; parameters and errors as of :func:`read_video`."""
+    path = Path(path)
+    with path.open("rb"):  # for the plain error of a file that is missing or may not be read
+        pass
+    count = 0
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.video:
+                raise UnusableFile(path, "it holds no video stream", "leave it out")
+            stream = container.streams.video[0]
+            stream.thread_type = "NONE"  # files are decoded side by side, each in one thread
+            gray = channels == 1 or (channels is None and (stream.codec_context.pix_fmt or "").startswith("gray"))
+            width, height = (size[1], size[0]) if size else (stream.codec_context.width, stream.codec_context.height)
+            for frame in container.decode(stream):
+                plain = frame.reformat(
+                    width=width, height=height, format="gray" if gray else "rgb24", interpolation="AREA"
+                ).to_ndarray()
+                count += 1
+                yield cast(NDArray[np.uint8], plain[..., None] if gray else plain)
+    except av.error.FFmpegError as error:
+        reason = error.strerror or str(error)
+        raise UnusableFile(path, f"broken after {count} frames ({reason})", _REMEDY) from error
+    if not count:
+        raise UnusableFile(path, "not one frame could be decoded", _REMEDY)
+
+
+def write_video(
+    path: Path | str,
+    frames: NDArray[np.uint8],
+    *,
+    rate: float = 10.0,
+    codec: str | None = None,
+    pixel_format: str | None = None,
+) -> None:
+    """Encode frames as a video file; it takes its name once it is complete.
+
+    Parameters
+    ----------
+    path : path
+        Its ending names the container: .mp4 (H.264), .avi (MPEG-4), .webm (VP9), .mkv, .mov.
+    frames : array [T, H, W] or [T, H, W, C], uint8
+        Gray or RGB. The usual codecs need even sides: odd ones are continued by one row or column.
+    rate : float
+        Frames per second.
+    codec, pixel_format : str, optional
+        Names of FFmpeg, such as ``"mjpeg"`` and ``"yuvj420p"``.
+
+    Raises
+    ------
+    ValueError
+        If there are no frames, they are not bytes, or nothing is known about the ending.
+    """
+    path = Path(path)
+    if frames.ndim == 3:
+        frames = frames[..., None]
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[-1] not in (1, 3) or not frames.size:
+        raise ValueError(
+            f"expected frames [T, H, W, C] of bytes with 1 or 3 channels, got {frames.dtype} {frames.shape}"
+        )
+    if codec is None and path.suffix.lower() not in _CODECS:
+        raise ValueError(f"{path}: no known kind of video; the name may end in {', '.join(_CODECS)}")
+    frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
+    frames = np.ascontiguousarray(frames.repeat(3, axis=-1) if frames.shape[-1] == 1 else frames)
+    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        _encode(
+            partial, frames, Fraction(rate).limit_denominator(1000), codec or _CODECS[path.suffix.lower()], pixel_format
+        )
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _encode(path: Path, frames: NDArray[np.uint8], rate: Fraction, codec: str, pixel_format: str | None) -> None:
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = pixel_format or "yuv420p"
+        if codec == "libx264":
+            stream.options = {"crf": "15"}
+        elif codec == "libvpx-vp9":
+            stream.options = {"crf": "15", "b": "0", "deadline": "realtime", "cpu-used": "8"}
+        else:
+            stream.options = {"qscale": "2"}
+            stream.bit_rate = 4_000_000
+        for pixels in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
+        container.mux(stream.encode(None))
