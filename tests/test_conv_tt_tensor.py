@@ -1,4 +1,5 @@
 import copy
+import io
 import pickle
 
 import numpy as np
@@ -164,6 +165,27 @@ def test_pickles_and_copies(duplicate):
     other = duplicate(tensor)
     assert (other.window, other.relative_error, other.shape) == ("fixed", 1e-3, tensor.shape)
     torch.testing.assert_close(other.to_tensor(), tensor.to_tensor(), rtol=0, atol=0)
+
+
+def saved(tensor, **changes):
+    file = io.BytesIO()
+    vars(tensor).update(changes)
+    torch.save(tensor, file)
+    file.seek(0)
+    return file
+
+
+def test_loads_where_only_weights_are_trusted():
+    tensor = ConvTTTensor(*random_factors(2, 2, [((3,), (3,))] * 2, (2, 3)), window="fixed", relative_error=1e-3)
+    other = torch.load(saved(tensor), weights_only=True)
+    assert (other.window, other.relative_error, other.shape) == ("fixed", 1e-3, tensor.shape)
+    torch.testing.assert_close(other.to_tensor(), tensor.to_tensor(), rtol=0, atol=0)
+
+
+def test_what_a_file_holds_is_checked():
+    tensor = ConvTTTensor(*random_factors(1, 1, [((3,), (3,))], (2,)))
+    with pytest.raises(ValueError, match="got 0 and 1"):
+        torch.load(saved(tensor, cores=[]), weights_only=True)
 
 
 def with_factor(kind, index, factor):

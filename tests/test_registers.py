@@ -66,3 +66,26 @@ def test_values_and_gradients_equal_the_oracle(case: dict, core_bias: bool, boun
 def test_a_fixed_window_has_no_registers() -> None:
     with pytest.raises(ValueError, match="every level sees the newest frame"):
         Registers(ConvTT(1, 1, 3, window="fixed"))
+
+
+@pytest.mark.parametrize("boundary", ["zeros", "circular", "stagewise"])
+@pytest.mark.parametrize("core_bias", [True, False])
+def test_the_start_from_zero_is_what_zero_frames_give_on_frames_larger_than_its_reach(
+    core_bias: bool, boundary: str
+) -> None:
+    layer = ConvTT(2, 3, (3, 5), order=3, rank=(2, 1, 3), core_bias=core_bias, boundary=boundary, dtype=torch.float64)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.normal_()
+    form, zero = Registers(layer), torch.zeros(2, 2, 12, 17, dtype=torch.float64)
+    placed = form.place(zero)
+    started, expected = form.start_from_zero(placed), form.start([placed] * 3)
+    torch.testing.assert_close(started, expected, rtol=0, atol=1e-12)
+    if core_bias:
+        weights = [torch.randn_like(value) for value in expected]
+        parameters = [*layer.projection_biases, *layer.core_biases, *layer.cores[:-1]]
+        gradients, expected_gradients = (
+            torch.autograd.grad(sum((v * w).sum() for v, w in zip(values, weights, strict=True)), parameters)
+            for values in (started, expected)
+        )
+        torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)

@@ -10,6 +10,7 @@ import pytest
 import tensorly
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.nn.utils import prune
 
@@ -348,8 +349,23 @@ def test_from_conv_refuses_hooks_and_takes_parametrizations() -> None:
     with pytest.raises(TypeError, match="computed by a hook"):
         TensorizedConv.from_conv(pruned(), "cp", rank=2)
     conv = nn.utils.parametrizations.weight_norm(nn.Conv2d(4, 6, 3))
-    layer = TensorizedConv.from_conv(conv, "svd", rank=6)
+    with torch.no_grad():
+        layer = TensorizedConv.from_conv(conv, "svd", rank=6)
     torch.testing.assert_close(layer.to_tensor(), conv.weight)
+    assert all(parameter.requires_grad for parameter in layer.parameters())
+
+
+def test_from_conv_refuses_what_was_changed_on_the_instance() -> None:
+    conv = nn.Conv2d(4, 6, 3)
+    conv._conv_forward = lambda input, weight, bias: input  # type: ignore[method-assign]
+    with pytest.raises(TypeError, match="_conv_forward of this Conv2d was replaced"):
+        TensorizedConv.from_conv(conv, "cp", rank=2)
+    conv = nn.Conv2d(4, 6, 3)
+    hook = conv.register_forward_hook(lambda module, arguments, output: 2 * output)
+    with pytest.raises(TypeError, match="has forward hooks"):
+        TensorizedConv.from_conv(conv, "cp", rank=2)
+    hook.remove()
+    TensorizedConv.from_conv(conv, "cp", rank=2)
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
@@ -390,7 +406,10 @@ def test_from_conv_refuses_bad_ranks() -> None:
         ({"rank": 0}, ValueError, "rank must be at least 1"),
         ({"rank": None}, TypeError, "rank"),
         ({"rank": "vbmf"}, ValueError, "needs a kernel"),
-        ({"dtype": torch.int32}, TypeError, "dtype must be real"),
+        ({"dtype": torch.int32}, TypeError, "dtype must be one of"),
+        ({"dtype": torch.float8_e4m3fn}, TypeError, "dtype must be one of"),
+        ({"dtype": "float32"}, TypeError, "dtype must be one of"),
+        ({"optimize": 3.5}, ValueError, "optimize must be a name, a path"),
         ({"factorization": "TR"}, ValueError, "factorization must be one of"),
     ],
     ids=str,
@@ -629,3 +648,26 @@ def test_frozen_layers_under_torch_func_and_tracing() -> None:
         warnings.simplefilter("ignore")  # PyTorch's: tracing is deprecated, and shapes are numbers
         traced = torch.jit.trace(layer, x)
     torch.testing.assert_close(traced(x), expected)
+
+
+def test_a_pruned_factor_is_refused() -> None:
+    layer = TensorizedConv(4, 6, 3, factorization="cp", rank=3)
+    prune.l1_unstructured(layer.factors, "output", 0.5)
+    with pytest.raises(TypeError, match=r"prune\.remove"):
+        layer(torch.zeros(1, 4, 6, 6))
+    prune.remove(layer.factors, "output")
+    assert (layer.factors["output"] == 0).sum() == 9
+    torch.testing.assert_close(layer(torch.ones(1, 4, 6, 6)), layer.to_conv()(torch.ones(1, 4, 6, 6)))
+
+
+def test_fake_tensors_give_shapes() -> None:
+    layer = TensorizedConv(3, 4, 3, rank=2).eval().requires_grad_(False)
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        assert layer(torch.zeros(1, 3, 8, 8)).shape == (1, 4, 6, 6)
+    with FakeTensorMode():
+        assert TensorizedConv(3, 4, 3, rank=2).eval()(torch.zeros(1, 3, 8, 8)).shape == (1, 4, 6, 6)
+
+
+def test_explain_refuses_what_is_no_shape() -> None:
+    with pytest.raises(TypeError, match="input_shape must be"):
+        TensorizedConv(3, 4, 3, rank=2).explain("abc")

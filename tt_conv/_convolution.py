@@ -120,10 +120,28 @@ def plain_convolution(conv: object) -> PlainConvolution:
                 f"{type(conv).__name__} overrides {plain.__name__}.{method}, so it may not compute a plain "
                 f"convolution; convert an {plain.__name__} with its effective kernel instead"
             )
+    patched = [method for method in ("forward", "_conv_forward") if method in vars(conv)]
+    if patched:
+        raise TypeError(
+            f"the {patched[0]} of this {type(conv).__name__} was replaced, so it may not compute a plain convolution; "
+            f"convert an {plain.__name__} with its effective kernel instead"
+        )
     if "weight" not in conv._parameters and not nn.utils.parametrize.is_parametrized(conv, "weight"):
         raise TypeError(
             "the weight of the convolution is computed by a hook before every call (weight_norm, "
             "spectral_norm or pruning); make it permanent first, for example with "
             "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove"
         )
+    if conv._forward_pre_hooks or conv._forward_hooks:
+        raise TypeError(
+            f"this {type(conv).__name__} has forward hooks, which may change what it computes and would be lost; "
+            "remove them, convert, and register them on the new layer"
+        )
     return conv
+
+
+def is_trained(conv: PlainConvolution) -> bool:
+    """Say whether the kernel takes gradients, or the parameters that it is computed from."""
+    if nn.utils.parametrize.is_parametrized(conv, "weight"):
+        return any(parameter.requires_grad for parameter in conv.get_submodule("parametrizations.weight").parameters())
+    return conv.weight.requires_grad

@@ -255,9 +255,6 @@ class ConvTT(nn.Module):
 
     def _evaluate(self, frames: Sequence[Tensor]) -> Tensor:
         """Evaluate the ``steps`` frames ``[batch, in_channels, *spatial]`` of a window."""
-        if frames[0].shape[0] == 0:
-            # No program is for nothing: evaluate a frame more and drop its output.
-            return self._evaluate([torch.cat([frame, frame.new_zeros(1, *frame.shape[1:])]) for frame in frames])[:0]
         return self.bind_for(frames[0])(self.windows(frames))
 
     def bind_for(self, frame: Tensor, *, reuse: int = 1) -> Evaluate:
@@ -272,6 +269,10 @@ class ConvTT(nn.Module):
         reuse : int
             Calls that are expected of the program before the parameters change.
         """
+        if frame.shape[0] == 0:
+            # No program is for nothing: evaluate a frame more and drop its output.
+            evaluate = self.bind_for(_with_one_more(frame), reuse=reuse)
+            return lambda frames: evaluate(lambda level: _with_one_more(frames(level)))[:0]
         parameters = list(self.parameters())
         learning = torch.is_grad_enabled() and any(value.requires_grad for value in (frame, *parameters))
         if torch.compiler.is_compiling():
@@ -527,6 +528,10 @@ class ConvTT(nn.Module):
             f"bias={self.bias is not None}, core_bias={len(self.projection_biases) > 0}, dim={self.dim}, "
             f"optimize={self.optimize!r}"
         )
+
+
+def _with_one_more(frames: Tensor) -> Tensor:
+    return torch.cat([frames, frames.new_zeros(1, *frames.shape[1:])])
 
 
 def _uniform(parameter: Tensor, variance: float) -> None:

@@ -241,6 +241,11 @@ class ConvTTTensor:
     def _with(self, projections: list[Tensor], cores: list[Tensor]) -> ConvTTTensor:
         return ConvTTTensor(projections, cores, window=self.window, relative_error=self.relative_error)
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Files may come from anywhere: what they hold is checked like what a caller gives.
+        projections, cores = state.pop("projections"), state.pop("cores")
+        self.__init__(projections, cores, **state)  # type: ignore[misc]
+
     def __iter__(self) -> Iterator[list[Tensor]]:
         yield self.projections
         yield self.cores
@@ -257,6 +262,10 @@ class ConvTTTensor:
             + ("" if self.relative_error is None else f", relative_error={self.relative_error:.3g}")
             + ")"
         )
+
+
+# torch.load(weights_only=True) makes objects of known classes only.
+torch.serialization.add_safe_globals([ConvTTTensor])
 
 
 def level_spans(

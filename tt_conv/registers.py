@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from tt_conv._boundary import crop, extend
+from tt_conv._memory_format import channels_last, zeros
 
 if TYPE_CHECKING:
     from tt_conv.conv_tt_layer import ConvTT
+
+Levels: TypeAlias = tuple[Tensor, Tensor]
+"""The registers, apart by what takes them next: ``V_M`` and ``[V_{M-1} | ... | V_1]``."""
 
 _CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
@@ -50,38 +54,44 @@ class Registers:
         self._convolution = _CONVOLUTIONS[layer.dim]
         self.weight, self.bias = _combined(layer, self._kernel_size)
 
-    @property
-    def channels(self) -> int:
-        """Channels of the registers ``[V_M | ... | V_1]``."""
-        return sum(self.layer.rank)
-
     def place(self, frame: Tensor) -> Tensor:
         """Extend a frame ``[batch, in_channels, *spatial]`` as far as the registers reach."""
         return extend(frame, self._margin, "zeros")
 
-    def start(self, frames: Sequence[Tensor]) -> Tensor:
+    def start(self, frames: Sequence[Tensor]) -> Levels:
         """Return the registers after ``steps`` frames, placed, oldest first."""
-        first = frames[0]
-        registers = first.new_zeros(first.shape[0], self.channels, *first.shape[2:])
-        lags = self.layer.lags
+        first, lags = frames[0], self.layer.lags
+        older = zeros(first, (first.shape[0], sum(self.layer.rank[:-1]), *first.shape[2:]))
+        levels = (older, older)  # Nothing takes the first of them before the levels below it have filled it.
         for m in range(self.layer.order):
-            registers = self.advance(frames[m : m + lags], registers)
-        return registers
+            levels = self.advance(frames[m : m + lags], levels)
+        return levels
 
-    def start_from_zero(self, like: Tensor) -> Tensor:
+    def start_from_zero(self, like: Tensor) -> Levels:
         """Return the registers after nothing but zero frames, for placed frames like ``like``."""
-        zero = like.new_zeros(1, *like.shape[1:])
-        return self.start([zero] * self.layer.steps).expand(like.shape[0], *(-1,) * (like.ndim - 1))
+        batch, frame_channels, *size = like.shape
+        if self.bias is None:
+            channels = self.layer.rank[-1], sum(self.layer.rank[:-1])
+            newest, older = (zeros(like, (batch, n, *size)) for n in channels)
+            return newest, older
+        # Away from the border they are constant, so a small frame tells what the large one holds.
+        periodic = self.layer.boundary == "circular"
+        reach = [0 if periodic else self.layer.order * half for half in self._half]
+        zero = like.new_zeros(1, frame_channels, *(min(n, 2 * r + 1) for n, r in zip(size, reach, strict=True)))
+        newest, older = (_stretch(level, size, reach) for level in self.start([zero] * self.layer.steps))
+        whole = (batch, -1, *(-1 for _ in size))
+        return channels_last(newest.expand(whole)), channels_last(older.expand(whole))
 
-    def advance(self, frames: Sequence[Tensor], registers: Tensor) -> Tensor:
+    def advance(self, frames: Sequence[Tensor], levels: Levels) -> Levels:
         """Return the registers after the newest of the last ``lags`` frames, placed, oldest first."""
-        older = registers[:, self.layer.rank[-1] :]
-        return self._convolve(torch.cat([*frames, older], dim=1), self.weight, self.bias, self._half)
+        rank = self.layer.rank
+        registers = self._convolve(torch.cat([*frames, levels[1]], dim=1), self.weight, self.bias, self._half)
+        newest, older = registers.split([rank[-1], sum(rank[:-1])], dim=1)
+        return newest, older
 
-    def newest_level(self, registers: Tensor) -> Tensor:
+    def newest_level(self, levels: Levels) -> Tensor:
         """Return :math:`V_M` on the margin that the output kernel needs, if it does not pad by itself."""
-        level = registers[:, : self.layer.rank[-1]]
-        return crop(level, [m - h if m else 0 for m, h in zip(self._margin, self._output_half, strict=True)])
+        return crop(levels[0], [m - h if m else 0 for m, h in zip(self._margin, self._output_half, strict=True)])
 
     def output_convolution(self, value: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Convolve what stands on the margin of :meth:`newest_level` with an output kernel."""
@@ -97,6 +107,16 @@ class Registers:
         if self.layer.boundary == "circular":
             return self._convolution(extend(value, half, "circular"), weight, bias)
         return self._convolution(value, weight, bias, padding=half)
+
+
+def _stretch(x: Tensor, size: Sequence[int], reach: Sequence[int]) -> Tensor:
+    """Repeat the middle of ``x`` along its spatial axes until it has a size, where it is smaller than that."""
+    for axis, (n, r) in enumerate(zip(size, reach, strict=True), start=2):
+        if x.shape[axis] < n:
+            middle = x.narrow(axis, r, 1)
+            repeated = [n - 2 * r if a == axis else -1 for a in range(x.ndim)]
+            x = torch.cat([x.narrow(axis, 0, r), middle.expand(repeated), x.narrow(axis, r + 1, r)], dim=axis)
+    return x
 
 
 def _combined(layer: ConvTT, kernel_size: tuple[int, ...]) -> tuple[Tensor, Tensor | None]:

@@ -6,11 +6,12 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from tt_conv import _exchange
 from tt_conv._arguments import check_shape, one_of, positive_int, spatial_dim
-from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolution, plain_convolution
+from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolution, is_trained, plain_convolution
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv._folding import Expressions
@@ -22,10 +23,13 @@ from tt_conv.conv_einsum import (
     conv_einsum_expression,
     conv_einsum_path,
 )
+from tt_conv.conv_einsum.arguments import hashable
+from tt_conv.conv_einsum.options import is_int
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
 
 _INPUT = "[batch, channels, *spatial]"
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _are_transformed = torch._C._are_functorch_transforms_active  # by torch.func: values cannot be looked at
 
 
@@ -122,6 +126,8 @@ class TensorizedConv(nn.Module):
         self.factorization = one_of(factorization, "factorization", list(FACTORIZATIONS))
         if isinstance(optimize, str):
             conv_einsum_path("ab,bc->ac", (1, 1), (1, 1), shapes=True, optimize=optimize)  # refuses unknown names
+        else:
+            hashable(f"of a {factorization} convolution", optimize)  # refuses what is no path
         self.optimize = optimize
         channels = (self.in_channels, self.out_channels)
         self._convolution = convolution(
@@ -130,8 +136,9 @@ class TensorizedConv(nn.Module):
         self._kind = kernel_factorization(self.factorization, self._convolution.kernel_shape(*channels))
         self._equation = self._kind.equation(self.groups)
         self._options = _options(self._convolution, self._kind.axes)
-        if dtype is not None and not dtype.is_floating_point:
-            raise TypeError(f"dtype must be real and floating, got {dtype}")
+        if dtype is not None and dtype not in _DTYPES:
+            names = ", ".join(map(str, _DTYPES))
+            raise TypeError(f"dtype must be one of {names}, got {dtype!r}")
         shapes = self._kind.shapes(choose_rank(self._kind.form, rank))
         self.factors = nn.ParameterDict()
         for name, shape in shapes.items():
@@ -173,9 +180,15 @@ class TensorizedConv(nn.Module):
     def _weights(self) -> Factors:
         """The factors in their order; ``ParameterDict`` itself sorts and takes its time."""
         parameters = self.factors._parameters
-        if len(parameters) < len(self._kind.terms):  # some are computed, by a parametrization
-            return {name: self.factors[name] for name in self._kind.terms}
-        return {name: parameters[name] for name in self._kind.terms}  # type: ignore[misc]
+        if all(name in parameters for name in self._kind.terms):
+            return {name: parameters[name] for name in self._kind.terms}  # type: ignore[misc]
+        for name in self._kind.terms:
+            if f"{name}_orig" in parameters:
+                raise TypeError(
+                    f"the factor {name!r} is pruned by a hook that a ParameterDict never calls; make it permanent with "
+                    "torch.nn.utils.prune.remove, or mask it with torch.nn.utils.parametrize"
+                )
+        return {name: self.factors[name] for name in self._kind.terms}  # some are computed, by a parametrization
 
     @property
     def rank(self) -> int | tuple[int, ...]:
@@ -257,7 +270,7 @@ class TensorizedConv(nn.Module):
         )
         factors = decompose(layer._kind, kernel, rank, tol)
         for name, factor in factors.items():
-            layer.factors[name] = nn.Parameter(factor.to(kernel.dtype), conv.weight.requires_grad)
+            layer.factors[name] = nn.Parameter(factor.to(kernel.dtype), is_trained(conv))
         layer._copy_bias(conv.bias)
         return layer.train(conv.training)
 
@@ -430,7 +443,7 @@ class TensorizedConv(nn.Module):
             return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         learning = torch.is_grad_enabled()
         train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
-        if torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if torch.jit.is_tracing() or isinstance(x, FakeTensor):  # type: ignore[attr-defined]
             return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         key = (train, x.shape, *[operand.shape for operand in operands])
         if not (self.training or _are_transformed()):
@@ -476,6 +489,8 @@ class TensorizedConv(nn.Module):
         train = self.training if train is None else train
         operands = self._kind.operands(self._weights(), self.groups)
         shape = tuple(input_shape)
+        if not all(map(is_int, shape)):
+            raise TypeError(f"input_shape must be {_INPUT}, a sequence of ints, got {input_shape!r}")
         x = torch.empty(shape, device="meta")
         check_shape(x, "input", _INPUT, self.in_channels, self.dim, channel_axis=1)
         if self.padding_mode in ("reflect", "replicate"):

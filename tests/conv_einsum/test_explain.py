@@ -81,13 +81,16 @@ def test_words() -> None:
     [
         (["ij,jk->ik", "--sizes", "2,3", "4,5"], "operands 0 and 1 disagree on mode 'j': sizes 3 and 4"),
         (["ij,jk->ix", "--sizes", "2,3", "3,5"], "character 9: 'x'"),
-        (["ij,jk->ik"], "sizes is empty"),
+        (["ij,jk->ik"], "there are no sizes"),
         (["ij,jk->ik", "--sizes", "2,3", "3,b"], "sizes: 'b' is not a whole number"),
         (["ij,jk->ik", "--sizes", "2,3", "3,4", "--stride", "2"], "convolves no mode"),
         (["ih,oh->ioh|h", "--sizes", "2,9", "3,4", "--stride", "x"], "stride: 'x'"),
         (["ih,oh->ioh|h", "--sizes", "2,9", "3,4", "--padding", "some"], "'some'"),
         (["ij,jk->ik", "--sizes", "2,3", "3,4", "--optimize", "fast"], "optimize='fast'"),
         (["ij,jk->ik", "--sizes", "2,3", "3,4", "--constants", "7"], "constants"),
+        (["ij,jk->ik", "--sizes", "2,3", "3,4", "--optimize", "[(0, 1"], "is no path"),
+        (["ij,jk->ik", "--sizes", "2,3", "3,4", "--optimize", "[(0, 5)]"], "distinct positions from 0 to 1"),
+        (["ij,jk,kl->il", "--sizes", *["1000000,1000000"] * 3, "--optimize", "measure"], "give smaller sizes"),
     ],
 )
 def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
@@ -115,3 +118,13 @@ def test_help_does_not_wait_for_torch() -> None:
 def test_a_mode_that_is_named_twice_is_refused() -> None:
     with pytest.raises(ValueError, match="names a mode twice"):
         explain_equation("bihw,oihw->bohw|hw", "1,2,8,8 3,2,3,3", stride="h=1,h=2")
+
+
+@pytest.mark.parametrize("sizes", ["(2,3) (3,4)", "2x3 [3,4]", "2,3 3,4"])
+def test_shapes_may_be_copied_from_anywhere(sizes: str) -> None:
+    assert explain_equation("ij,jk->ik", sizes) == explain_equation("ij,jk->ik", "2,3 3,4")
+
+
+def test_a_path_may_be_given() -> None:
+    _, info = conv_einsum_path("ij,jk,kl->il", (2, 3), (3, 4), (4, 5), shapes=True, optimize=[(1, 2), (0, 1)])
+    assert explain_equation("ij,jk,kl->il", "2,3 3,4 4,5", optimize="[(1, 2), (0, 1)]") == str(info)

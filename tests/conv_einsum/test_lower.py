@@ -206,3 +206,10 @@ def test_kernel_gradients_for_strides_that_could_be_channels_last(size: int, dty
         gradients = torch.autograd.grad(value.sum(), (x, kernel))
         for gradient, wanted in zip(gradients, torch.autograd.grad(expected.sum(), (x, kernel)), strict=True):
             torch.testing.assert_close(gradient, wanted, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("channels", "taken_out"), [(15, True), (16, False)])
+def test_positions_are_taken_out_first_where_pytorch_overruns(channels: int, taken_out: bool) -> None:
+    shapes = [(2, channels, 8, 8), (4, channels, 1, 1)]
+    expression = conv_einsum_expression("bchw,ochw->bohw|hw", *shapes, stride=2)
+    assert ("::2" in expression.source) == taken_out

@@ -282,3 +282,13 @@ def test_a_convolution_of_single_channels_counts_as_slow_where_traffic_counts() 
     prices = [CostModel(network, Usage(), traffic_weight=32).price(1, 2)[0] for network in (single, grouped)]
     assert prices[0] > 5 * prices[1]
     assert CostModel(single, Usage()).price(1, 2)[0] == CostModel(grouped, Usage()).price(1, 2)[0]
+
+
+class Failing(opt_einsum.paths.PathOptimizer):
+    def __call__(self, *arguments: object) -> list:
+        raise RuntimeError("out of ideas")
+
+
+def test_the_error_of_an_optimizer_is_told_as_its_own() -> None:
+    with pytest.raises(ConvEinsumError, match="the optimizer Failing failed: out of ideas"):
+        conv_einsum_path("ab,bc,cd->ad", (2, 3), (3, 4), (4, 5), shapes=True, optimize=Failing())

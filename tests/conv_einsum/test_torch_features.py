@@ -2,10 +2,13 @@
 
 import copy
 import pickle
+from functools import partial
 
 import pytest
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conv_einsum.cases import (
@@ -19,7 +22,8 @@ from tests.conv_einsum.cases import (
     reference,
 )
 from tests.conv_einsum.paths import pairwise_paths
-from tt_conv import conv_einsum, conv_einsum_expression, conv_einsum_path
+from tt_conv import TensorizedConv, conv_einsum, conv_einsum_expression, conv_einsum_path
+from tt_conv.conv_einsum import ConvEinsumError
 
 OPTIONS = {"padding": "full", "dilation": 2, "stride": 2}
 SOME = {
@@ -202,3 +206,47 @@ def test_constants_given_in_inference_mode():
     (gradient,) = torch.autograd.grad(expression(x).sum(), x)
     (wanted,) = torch.autograd.grad(conv_einsum(problem.equation, x, *weights).sum(), x)
     torch.testing.assert_close(gradient, wanted)
+
+
+def test_what_autocast_allowed_is_refused_without_it() -> None:
+    x, first, second = (torch.randn(shape) for shape in [(4, 8), (8, 8), (8, 4)])
+    constant = conv_einsum_expression("bi,ir,ro->bo", (4, 8), first, second, constants=[1, 2])
+    expression = conv_einsum_expression("bi,ir,ro->bo", (4, 8), (8, 8), (8, 4))
+    bound = expression.bind({1: first, 2: second})
+    for call in (constant, bound):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            assert call(x.bfloat16()).dtype == torch.bfloat16
+        with pytest.raises(ConvEinsumError, match=r"the constants torch\.float32"):
+            call(x.bfloat16())
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        bound = expression.bind({1: first, 2: second})
+        assert bound(x).dtype == torch.bfloat16
+    with pytest.raises(ConvEinsumError, match=r"the constants torch\.bfloat16"):
+        bound(x)
+
+
+@pytest.mark.parametrize("mode", ["real", "fake", "symbolic"])
+def test_make_fx(mode: str) -> None:
+    layer = TensorizedConv(3, 4, 3, rank=2).eval()
+    x = torch.randn(2, 3, 6, 6)
+    weights = dict(layer.named_parameters())
+    graph = make_fx(lambda x, w: torch.func.functional_call(layer, w, x), tracing_mode=mode)(x, weights)
+    torch.testing.assert_close(graph(x, weights), layer(x))
+
+
+def _sum(call, *operands):
+    return call(*operands).sum()
+
+
+def test_measured_calls_where_nothing_can_be_timed() -> None:
+    x, first, second = (torch.randn(shape) for shape in [(4, 8), (8, 8), (8, 4)])
+    expression = conv_einsum_expression("bi,ir,ro->bo", x.shape, first.shape, second.shape, optimize="measure")
+    expected = torch.autograd.functional.jacobian(lambda x: (x @ first @ second).sum(), x)
+    for call in (expression, partial(conv_einsum, "bi,ir,ro->bo", optimize="measure")):
+        gradient, _ = torch.func.grad_and_value(partial(_sum, call))(x, first, second)
+        torch.testing.assert_close(gradient, expected)
+        with FakeTensorMode(allow_non_fake_inputs=True):
+            assert call(torch.empty(4, 8), first, second).shape == (4, 4)
+        with FlopCounterMode(display=False) as counter:
+            call(x, first, second)
+        assert counter.get_total_flops() == 2 * (8 * 8 * 4 + 4 * 8 * 4)

@@ -109,6 +109,18 @@ def test_macs_are_half_of_what_the_flop_counter_counts(case: dict) -> None:
     assert layer.cell.macs(SIZES[layer.cell.dim]) * 2 == counter.get_total_flops()
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_an_empty_batch_gives_an_empty_batch(case: dict, training: bool) -> None:
+    layer = make(case).train(training)
+    size = SIZES[layer.cell.dim]
+    outputs, _ = layer(torch.zeros(0, 2, 2, *size, dtype=torch.float64))
+    assert outputs.shape == (0, 2, 3, *size)
+    hidden, state = layer.cell(torch.zeros(0, 2, *size, dtype=torch.float64))
+    assert {value.shape for value in (hidden, *state)} == {(0, 3, *size)}
+    hidden.sum().backward()
+
+
 def test_deepcopy_gives_the_same_outputs() -> None:
     layer = make(CASES[3])
     sequence = sequences(layer, 2)

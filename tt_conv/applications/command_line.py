@@ -53,7 +53,8 @@ def explain(
         padding: An int, valid, same or full; by mode also left:right, as in h=1:2,w=same.
         dilation: One value, or by mode.
         padding_mode: zeros or circular.
-        optimize: auto, optimal, greedy, measure, another name that opt_einsum knows, or left-to-right.
+        optimize: auto, optimal, greedy, measure, another name that opt_einsum knows,
+            left-to-right, or a path: '[(0, 1), (0, 1)]'.
         memory_limit: Largest number of elements of any intermediate.
         constants: Operands that never change, such as 1,2; what they give together is computed once.
         reuse: Calls per weight update.

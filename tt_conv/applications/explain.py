@@ -1,5 +1,6 @@
 """``tt-conv explain``: the path of a conv-einsum as a table, from text."""
 
+from ast import literal_eval
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,13 +41,13 @@ def explain_equation(
     ----------
     equation : str
     sizes : str
-        Shapes in the order of the operands, such as ``"8,32,64,64 16,32,3,3"``.
+        Shapes in the order of the operands, such as ``"8,32,64,64 16,32,3,3"``; a scalar is ``"()"``.
     stride, padding, dilation : str
         One value, or values by mode such as ``"h=2,w=1"``; a pair of paddings is ``"h=1:2"``.
     padding_mode, memory_limit, reuse, train
         As for :func:`tt_conv.conv_einsum_path`.
     optimize : str
-        A name, or "left-to-right".
+        A name, "left-to-right", or a path such as ``"[(0, 1), (0, 1)]"``.
     constants : str
         Operand numbers, such as ``"1,2"``.
 
@@ -85,7 +86,7 @@ def explain_equation(
         padding=_by_mode("padding", padding, _padding),
         dilation=_by_mode("dilation", dilation, _int),
         padding_mode=padding_mode,
-        optimize=False if optimize == LEFT_TO_RIGHT else optimize,
+        optimize=_optimize(optimize),
         memory_limit=memory_limit,
         constants=[_int("constants", number) for number in constants.replace(",", " ").split()],
         reuse=reuse,
@@ -95,15 +96,29 @@ def explain_equation(
 
 
 def _shapes(text: str) -> list[list[int]]:
-    """Return shapes from text; a scalar is written ``()``."""
+    """Return shapes from text, each with or without brackets around it."""
     if not text.strip():
         raise ValueError(
-            "sizes is empty: give one shape per operand, such as --sizes 8,32,64,64 16,32,3,3 for 'bihw,oihw->bohw|hw'"
+            "there are no sizes: give one shape per operand, such as --sizes 8,32,64,64 16,32,3,3 "
+            "for 'bihw,oihw->bohw|hw'"
         )
-    return [
-        [_int("sizes", size) for size in word.replace("x", ",").split(",")] if word != "()" else []
-        for word in text.split()
-    ]
+    shapes = []
+    for word in text.split():
+        sizes = word.strip("()[]").replace("x", ",").rstrip(",")
+        shapes.append([_int("sizes", size) for size in sizes.split(",")] if sizes else [])
+    return shapes
+
+
+def _optimize(text: str) -> Any:
+    """Return what the planner takes: a name, False, or a path such as ``"[(0, 1), (0, 1)]"``."""
+    if text == LEFT_TO_RIGHT:
+        return False
+    if not text.startswith(("[", "(")):
+        return text
+    try:
+        return literal_eval(text)
+    except (ValueError, SyntaxError):
+        raise ValueError(f"optimize: {text!r} is no path; one is written as '[(0, 1), (0, 1)]'") from None
 
 
 def _by_mode(name: str, text: str, convert: Callable[[str, str], Any]) -> Any:

@@ -42,7 +42,7 @@ class ConvEinsumExpression:
         self._open = tuple(range(len(program.shapes)))
         self._shapes = program.shapes
         self._fixed: dict[int, Tensor] = {}
-        self._like: tuple[torch.dtype, torch.device] | None = None  # of the operands that are fixed
+        self._like: tuple[tuple[torch.dtype, torch.device], ...] = ()  # of what is fixed
         self._drops = program.drops
         self._instructions = program.instructions
         self._write()
@@ -69,7 +69,7 @@ class ConvEinsumExpression:
     @property
     def info(self) -> PathInfo:
         """What the path costs; bytes are those of the constants' type, or of torch's default type."""
-        dtype = torch.get_default_dtype() if self._like is None else self._like[0]
+        dtype = self._like[0][0] if self._like else torch.get_default_dtype()
         return self.program.info(dtype.itemsize)
 
     def __repr__(self) -> str:
@@ -186,8 +186,6 @@ class ConvEinsumExpression:
                     f"operand {i!r} cannot be fixed: the operands that can are {list(self._open)}", self.equation
                 )
         check_tensors(self.equation, {i: (operands[i], self.program.shapes[i]) for i in operands}, self._like)
-        for operand in operands.values():
-            self._like = (operand.dtype, operand.device)
         self._open = tuple(i for i in self._open if i not in operands)
         self._shapes = tuple(self.program.shapes[i] for i in self._open)
         fixed = {**self._fixed, **operands}
@@ -201,6 +199,8 @@ class ConvEinsumExpression:
                 later.append(step)
                 results.discard(step.first)
         self._fixed = self._run(fixed, now)
+        # Autocast may have changed types on the way.
+        self._like = tuple(dict.fromkeys((value.dtype, value.device) for value in self._fixed.values()))
         self._drops = tuple(drop for drop in self._drops if drop[0] in self._open)
         self._instructions = tuple(later)
         self._write()
@@ -221,5 +221,6 @@ class ConvEinsumExpression:
             )
         given = dict(zip(self._open, zip(operands, self._shapes, strict=True), strict=True))
         check_tensors(self.equation, given, self._like)
-        if looks is not None and len({dtype for _, dtype, *_ in looks}) <= 1:  # autocast may be off next time
+        dtypes = {dtype for _, dtype, *_ in looks or ()} | {dtype for dtype, _ in self._like}
+        if looks is not None and len(dtypes) <= 1:  # autocast may be off next time
             self._looks = looks

@@ -215,9 +215,9 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
     feature_shape, kernel_shape = _convolved_shapes(feature, kernel, batch, spatial, roles, axes)
     # PyTorch's bfloat16 convolutions in channels_last_3d read beyond a feature that the kernel is wider than.
     wide = len(axes) == 3 and any(n < axis.kernel for n, axis in zip(feature_shape[2:], axes, strict=True))
-    # PyTorch's gradient of 1x1 kernels with unequal strides (1-d ones run as 2-d) writes beyond its memory.
     strides = tuple(axis.stride for axis in axes)
-    skip = all(axis.kernel == 1 for axis in axes) and len({*strides, *((1,) if len(axes) == 1 else ())}) > 1
+    inner = prod(feature.sizes[mode] for mode in roles.contracted)
+    skip = all(axis.kernel == 1 for axis in axes) and _overruns(strides, inner)
     by_hand = [skip or axis.by_hand for axis in axes]
     operation = Convolution(
         name=_convolution_name(feature, kernel, roles, axes),
@@ -240,6 +240,16 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
         contiguous=wide,
     )
     return operation, modes, False
+
+
+def _overruns(strides: Sequence[int], in_channels: int) -> bool:
+    """Say whether PyTorch's gradient of a 1x1 kernel may write beyond its memory: on the CPU, in channels_last.
+
+    It does with unequal strides (1-d convolutions run as 2-d), and with equal ones above 1 for fewer channels than a
+    vector register holds.
+    """
+    as_run = {*strides, 1} if len(strides) == 1 else set(strides)
+    return len(as_run) > 1 or (max(as_run) > 1 and in_channels < 16)
 
 
 def _convolved_shapes(

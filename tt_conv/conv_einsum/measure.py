@@ -1,5 +1,6 @@
 """``optimize="measure"``: time the best few distinct paths where they will run, and remember the winner."""
 
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -8,9 +9,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from tt_conv.conv_einsum.compile import Program, compile_steps
 from tt_conv.conv_einsum.cost import CostModel, Usage
+from tt_conv.conv_einsum.errors import ConvEinsumError
 from tt_conv.conv_einsum.expression import ConvEinsumExpression
 from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.network import Network
@@ -135,6 +138,8 @@ def measured_expression(
     found = _chosen.get(key)
     if found is None:
         check_tensors(network.equation.text, {i: (x, tuple(x.shape)) for i, x in enumerate(operands)})
+        if not can_be_timed(operands):
+            return ConvEinsumExpression(compile_steps(network, usage, plan(network, usage, "auto", memory_limit)))
         paths = candidates(network, usage, memory_limit)
         programs = [compile_steps(network, usage, steps) for steps in paths]
         winner = 0
@@ -143,6 +148,15 @@ def measured_expression(
                 winner = fastest([_runner(p, usage, operands, constants) for p in programs], device)
         found = _chosen[key] = ConvEinsumExpression(programs[winner])
     return found
+
+
+def can_be_timed(operands: Sequence[Tensor]) -> bool:
+    """Say whether operands are what they seem: not under ``torch.func``, not fake, nobody recording or counting."""
+    return not (
+        torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack()
+        or any(isinstance(operand, FakeTensor) for operand in operands)
+    )
 
 
 def tensor_key(tensor: Tensor) -> tuple:
@@ -207,14 +221,30 @@ def random_operands(network: Network) -> list[Tensor]:
     if device.type == "meta":
         return [torch.empty(operand.shape, device=device) for operand in network.operands]
     generator = torch.Generator(device).manual_seed(0)
-    return [torch.randn(operand.shape, generator=generator, device=device) for operand in network.operands]
+    try:
+        return [torch.randn(operand.shape, generator=generator, device=device) for operand in network.operands]
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        elements = sum(math.prod(operand.shape) for operand in network.operands)
+        raise ConvEinsumError(
+            f'optimize="measure" needs operands to time, and {elements:,} elements do not fit into the memory of '
+            f'{device}; give smaller sizes, or optimize="auto"',
+            network.equation.text,
+        ) from error
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Say whether an error of PyTorch's means that memory ran out; the CPU has no type of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class MeasuredExpression(ConvEinsumExpression):
     """An expression that measures on its first call with each kind of operands, and then runs the winner.
 
     Until then ``path`` and ``info`` are those of the path with the fewest multiply-adds. Under
-    ``torch.compile`` and ``torch.export`` nothing can be timed: call it once before.
+    ``torch.compile``, ``torch.export``, ``torch.func`` and modes that record or count what is called, nothing can
+    be timed: call it once before.
     """
 
     def __init__(
@@ -244,6 +274,8 @@ class MeasuredExpression(ConvEinsumExpression):
         self._check(operands)
         key = tuple(map(tensor_key, operands))
         if key not in self._measured:
+            if not can_be_timed(operands):
+                return super().__call__(*operands) if self._latest is None else self._latest(*operands)
             network, usage = self.program.network, self.program.usage
             fastest_one = measured_expression(network, usage, self._memory_limit, operands, self._constants)
             self._measured[key] = ConvEinsumExpression(fastest_one.program, self._constants)

@@ -96,6 +96,12 @@ def _step(text: str, name: str, value: object) -> int | ByMode:
     """Check a stride or dilation: an int of at least 1, or a dict of them."""
     if isinstance(value, Mapping):
         return tuple((mode, _positive(text, f"{name} of mode {mode!r}", v)) for mode, v in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        raise ConvEinsumError(
+            f"{name} must be one int for all convolved modes, or a dict by mode such as {{'h': 2, 'w': 1}}; "
+            f"got {value!r}",
+            text,
+        )
     return _positive(text, name, value)
 
 

@@ -197,10 +197,13 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
         inputs.append(frozenset(labels))
     try:
         path = optimizer(inputs, frozenset(network.output), sizes, limit)
-    except RuntimeError:
+    except RuntimeError as error:
+        if limit is None:
+            name = getattr(optimizer, "__name__", type(optimizer).__name__)
+            raise ConvEinsumError(f"the optimizer {name} failed: {error}", network.equation.text) from error
         # It found no path within the limit, by sizes that are not quite ours.
-        if limit is None or len(network.operands) > EXACT_UP_TO["auto"]:
-            raise _over_the_limit(model, cast(int, limit)) from None
+        if len(network.operands) > EXACT_UP_TO["auto"]:
+            raise _over_the_limit(model, limit) from error
         return _combine_exactly(model, [1 << i for i in range(len(network.operands))], limit)
     return steps_of_path(model, checked_path(network.equation.text, path), limit)
 

@@ -1,6 +1,6 @@
 """Whether operands are tensors that an expression can be run on."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -22,7 +22,7 @@ MIXED_BY_AUTOCAST = {torch.float32, torch.float16, torch.bfloat16}
 def check_tensors(
     equation: str,
     operands: Mapping[int, tuple[Tensor, tuple[int, ...]]],
-    constants: tuple[torch.dtype, torch.device] | None = None,
+    constants: Sequence[tuple[torch.dtype, torch.device]] = (),
 ) -> None:
     """Refuse what is not a tensor of the expected shape, or differs from the others in dtype or device.
 
@@ -32,8 +32,8 @@ def check_tensors(
         For the message.
     operands : mapping from int to (Tensor, tuple of int)
         Operand number -> value and expected shape.
-    constants : (torch.dtype, torch.device), optional
-        Of the constants of the expression, which the operands must agree with.
+    constants : sequence of (torch.dtype, torch.device)
+        Of what the expression holds, which the operands must agree with.
 
     Raises
     ------
@@ -56,21 +56,19 @@ def check_tensors(
                 f"expected a strided tensor of {supported}",
                 equation,
             )
-        if constants is not None:
-            (dtype, device), other = constants, "the constants"
-        else:
-            first = next(iter(operands))
-            dtype, device, other = operands[first][0].dtype, operands[first][0].device, f"operand {first}"
-        if operand.device != device:
-            raise ConvEinsumError(
-                f"operand {i} is on {operand.device} and {other} on {device}; move them together", equation
-            )
-        if operand.dtype != dtype and not ({operand.dtype, dtype} <= MIXED_BY_AUTOCAST and autocast_dtype(device)):
-            raise ConvEinsumError(
-                f"operand {i} has dtype {operand.dtype} and {other} {dtype}; convert them to one dtype "
-                "(outside autocast nothing is converted)",
-                equation,
-            )
+        first = next(iter(operands))
+        other = "the constants" if constants else f"operand {first}"
+        for dtype, device in constants or [(operands[first][0].dtype, operands[first][0].device)]:
+            if operand.device != device:
+                raise ConvEinsumError(
+                    f"operand {i} is on {operand.device} and {other} on {device}; move them together", equation
+                )
+            if operand.dtype != dtype and not ({operand.dtype, dtype} <= MIXED_BY_AUTOCAST and autocast_dtype(device)):
+                raise ConvEinsumError(
+                    f"operand {i} has dtype {operand.dtype} and {other} {dtype}; convert them to one dtype "
+                    "(outside autocast nothing is converted)",
+                    equation,
+                )
 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:

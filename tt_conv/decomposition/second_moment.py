@@ -20,6 +20,8 @@ from tt_conv.decomposition.inputs import check_finite, check_values, one_kernel_
 
 # Directions that carry less than this share of the strongest are treated as if they carried that much.
 FLOOR = 1e-6
+# What averaging in single precision may have cost, as a share of the whole.
+ROUNDING = 1e-6
 
 
 def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: int | Sequence[int] | None = None) -> Tensor:
@@ -148,6 +150,8 @@ def check_second_moment(moment: object, inputs: int, shape: Sequence[int]) -> Te
     """Refuse what is not a symmetric matrix over the channels or over the patches, [I, N, *K] = shape."""
     if not isinstance(moment, Tensor):
         raise TypeError(f"second_moment must be a torch.Tensor, got {type(moment).__name__}")
+    if not moment.is_complex():
+        check_values(moment.double(), "second_moment")
     entries = math.prod(shape)
     if tuple(moment.shape) not in ((inputs, inputs), (entries, entries)):
         raise ValueError(
@@ -159,11 +163,17 @@ def check_second_moment(moment: object, inputs: int, shape: Sequence[int]) -> Te
     moment = moment.detach().double()
     if not bool(torch.isfinite(moment).all()):
         raise ValueError("second_moment has entries that are not finite")
-    size = float(moment.abs().max())
-    if (
-        size == 0
-        or not torch.allclose(moment, moment.T, rtol=0, atol=1e-6 * size)
-        or bool((moment.diagonal() < 0).any())
-    ):
+    if not _is_second_moment(moment):
         raise ValueError("second_moment must be a nonzero, symmetric, positive semidefinite matrix: a mean of x x^T")
     return (moment + moment.T) / 2
+
+
+def _is_second_moment(moment: Tensor) -> bool:
+    """Whether a matrix is nonzero, symmetric and positive semidefinite, up to rounding in single precision."""
+    size = float(moment.abs().max())
+    if size == 0 or not torch.allclose(moment, moment.T, rtol=0, atol=ROUNDING * size):
+        return False
+    # A Cholesky factor exists for what is positive definite only, and costs far less than the eigenvalues.
+    lifted = (moment + moment.T) / 2
+    lifted.diagonal().add_(ROUNDING * float(moment.diagonal().abs().sum()))
+    return int(torch.linalg.cholesky_ex(lifted).info) == 0

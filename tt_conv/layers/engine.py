@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tt_conv.layers.gates import lstm_update
+from tt_conv._memory_format import channels_last
+from tt_conv.layers.gates import double_candidate, lstm_update
 from tt_conv.registers import Registers
 
 if TYPE_CHECKING:
@@ -29,15 +30,6 @@ CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TYPICAL_LENGTH = 10
 """Steps that the planner expects of a sequence; it weighs work on the weights alone against work per step."""
 
-_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Return ``x`` with its channels innermost in memory, where PyTorch has such a format."""
-    if x.ndim not in _CHANNELS_LAST:
-        return x.contiguous()
-    return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
-
 
 def _as_autocast(x: Tensor) -> Tensor:
     """Convert what autocast would convert in every convolution, once."""
@@ -45,6 +37,12 @@ def _as_autocast(x: Tensor) -> Tensor:
     if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
         return x.to(torch.get_autocast_dtype(device))
     return x
+
+
+def _prepared(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Return the kernel and the bias of gates i, f, o, g as a sequence uses them at every step, for i, f, o, 2g."""
+    weight = channels_last(_as_autocast(double_candidate(weight, dim=0)))
+    return weight, None if bias is None else _as_autocast(double_candidate(bias, dim=0))
 
 
 class Recurrence(ABC):
@@ -67,7 +65,7 @@ class Recurrence(ABC):
 
     @abstractmethod
     def gates(self, x: Tensor) -> Tensor:
-        """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+        """Return the gates i, f, o, 2g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
 
 
 class ConvLSTMRecurrence(Recurrence):
@@ -75,8 +73,7 @@ class ConvLSTMRecurrence(Recurrence):
 
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.weight = channels_last(cell.conv.weight)
-        self.bias = cell.conv.bias
+        self.weight, self.bias = _prepared(cell.conv.weight, cell.conv.bias)
         self.padding = [(k - 1) // 2 for k in cell.kernel_size]
 
     def gates(self, x: Tensor) -> Tensor:
@@ -93,7 +90,7 @@ class WindowRecurrence(Recurrence):
         self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
 
     def gates(self, x: Tensor) -> Tensor:
-        return self.input_gates(x) + self.evaluate(self.train.windows(self.hidden))
+        return double_candidate(self.input_gates(x) + self.evaluate(self.train.windows(self.hidden)), dim=1)
 
 
 class RegisterRecurrence(Recurrence):
@@ -103,10 +100,9 @@ class RegisterRecurrence(Recurrence):
         super().__init__(cell, state)
         train = cell.recurrent
         self.form = form = Registers(train)
-        form.weight = channels_last(form.weight)
+        form.weight = channels_last(_as_autocast(form.weight))
         self.lags = train.lags
-        self.weight = channels_last(torch.cat([cell.input_conv.weight, train.cores[-1]], dim=1))
-        self.bias = train.bias
+        self.weight, self.bias = _prepared(torch.cat([cell.input_conv.weight, train.cores[-1]], dim=1), train.bias)
         self.placed = [form.place(value) for value in self.hidden]
         if from_zero:
             self.registers = form.start_from_zero(self.placed[0])

@@ -14,8 +14,9 @@ from tt_conv._arguments import (
     positive_int,
     spatial_dim,
 )
+from tt_conv._memory_format import channels_last, zeros
 from tt_conv.layers.engine import Recurrence, State
-from tt_conv.layers.gates import lstm_update
+from tt_conv.layers.gates import double_candidate, lstm_update
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -52,7 +53,7 @@ class RecurrentCell(nn.Module, ABC):
         """Return the state before the first frame, for an input like ``x`` ``[batch, in_channels, *spatial]``."""
         # Tensors of their own: a tracer takes two names of one tensor for one input.
         shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
-        return tuple(x.new_zeros(shape) for _ in range(self.steps + 1))
+        return tuple(zeros(x, shape) for _ in range(self.steps + 1))
 
     def forward(self, x: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
         """Take one frame.
@@ -83,8 +84,10 @@ class RecurrentCell(nn.Module, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
-        *hidden, memory = state
-        newest, memory = lstm_update(self.gates(x, hidden), memory)
+        # One memory format from the first step on: nobody downstream meets a state in two.
+        *hidden, memory = map(channels_last, state)
+        gates = channels_last(self.gates(channels_last(x), hidden))
+        newest, memory = lstm_update(double_candidate(gates, dim=1), memory)
         return newest, (*hidden[1:], newest, memory)
 
     def begin(self, x: Tensor, state: Sequence[Tensor] | None = None) -> Recurrence:

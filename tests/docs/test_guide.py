@@ -1,0 +1,34 @@
+"""The code of the guide and of the README runs, and prints what stands below it."""
+
+import re
+import textwrap
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+BLOCK = re.compile(r"^\.\. code-block:: (python|text)\n\n((?: {3}.*\n|\n)+)", re.MULTILINE)
+FENCED = re.compile(r"^```(python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.md"]
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    pattern = BLOCK if page.suffix == ".rst" else FENCED
+    return [(language, textwrap.dedent(text).strip("\n")) for language, text in pattern.findall(page.read_text())]
+
+
+@pytest.mark.parametrize("page", [p for p in PAGES if blocks(p)], ids=lambda page: page.stem)
+def test_the_code_of_a_page_runs(
+    page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    printed = ""
+    for language, text in blocks(page):
+        if "checkpoint.pt" in text:  # the reader's own
+            continue
+        if language == "python":
+            exec(compile(text, str(page), "exec"), names)
+            printed = capsys.readouterr().out
+        else:
+            assert printed.rstrip() == text.rstrip()

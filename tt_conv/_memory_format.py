@@ -1,0 +1,23 @@
+"""Channels innermost in memory, which is how convolutions run fastest."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return ``x`` ``[batch, channels, *spatial]`` with its channels innermost, where PyTorch has such a format."""
+    if x.ndim not in _CHANNELS_LAST:
+        return x.contiguous()
+    return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
+
+
+def zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return zeros of a shape, with the dtype and device of ``like`` and the channels innermost."""
+    if len(shape) not in _CHANNELS_LAST:
+        return like.new_zeros(shape)
+    empty = torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=_CHANNELS_LAST[len(shape)])
+    return empty.zero_()
