@@ -6,18 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
+from tt_conv.applications.video_prediction.recipes import recipe_file, recipe_names, with_recipe_files
+from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
 # Installed by the extra `applications`; the name of the module and that of the package differ at times.
-_OF_THE_EXTRA = {
-    "lightning",
-    "torchmetrics",
-    "matplotlib",
-    "PIL",
-    "av",
-    "tensorboard",
-    "jsonargparse",
-    "docstring_parser",
-}
+_OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "av", "tensorboard", "yaml"}
+_OF_THE_EXTRA |= {"jsonargparse", "docstring_parser"}
 
 
 def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
@@ -85,7 +79,47 @@ def explain(
     )
 
 
-COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo, "explain": explain}
+def train(
+    data: DataSettings,
+    model: ModelSettings,
+    training: TrainingSettings,
+    out: str | None = None,
+    resume: str | None = None,
+) -> None:
+    """Train a network to predict the next frames: tt-conv train --config moving_mnist_conv_tt_lstm_small --out run.
+
+    --config takes a YAML file or the name of a recipe (tt-conv recipes lists them); what is given after it on the
+    command line counts instead of what it says. The folder gets best.ckpt and last.ckpt, history.csv, sample
+    pictures and a TensorBoard log. Ctrl-C stops; --resume goes on from the last complete epoch.
+
+    Args:
+        data: Which sequences.
+        model: Which network.
+        training: By which recipe, on what.
+        out: Folder to write to, new or empty; by default tt-conv-training, or tt-conv-training-2, ...
+        resume: Folder of a training to go on with, by the settings it has; nothing else counts then.
+    """
+    from tt_conv.applications.video_prediction.train import resume_training, run_training
+
+    complete = resume_training(resume) if resume is not None else run_training(Settings(data, model, training), out)
+    if not complete:
+        raise KeyboardInterrupt
+
+
+def recipes(name: str | None = None) -> None:
+    """List the recipes for tt-conv train, or show one of them.
+
+    Args:
+        name: Print the YAML of this recipe, to be changed and given to tt-conv train --config.
+    """
+    if name is not None:
+        print(recipe_file(name).read_text(), end="")
+        return
+    for each in recipe_names():
+        print(f"{each:<40} {recipe_file(each).read_text().splitlines()[0].removeprefix('# ')}")
+
+
+COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo, "train": train, "recipes": recipes, "explain": explain}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -101,6 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given[:1] == ["explain"]:
         given = ["explain", *words_of_explain(given[1:])]
     try:
+        given = with_recipe_files(given)
         from jsonargparse import auto_cli
 
         auto_cli(dict(COMMANDS), args=given, prog="tt-conv", as_positional=False)
