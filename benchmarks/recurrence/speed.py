@@ -4,8 +4,8 @@ The published network of 12 layers, and a single layer of it, on frames of 64x64
 implementation (``benchmarks/recurrence/baseline.py``): NCHW memory, lags concatenated in the channels, one convolution
 per projection and core, eager. *Naive* is the layer from its formulas, in loops over the taps, as the tests have it,
 timed once. *ConvTT-LSTM* and *ConvLSTM* are the layers of the package, of the same width; *input_rank* is the
-ConvTT-LSTM whose input convolution has that rank. bf16 and fp16 are autocast. A training step is the forward and the
-backward pass of a mean squared error, without the optimizer.
+ConvTT-LSTM whose input convolution has that rank; *compiled* has had its ``.compile()``. bf16 and fp16 are autocast. A
+training step is the forward and the backward pass of a mean squared error, without the optimizer.
 
 ``time`` is over that of the baseline in fp32, medians of interleaved runs; ``speed`` is its inverse, ``own`` the speed
 over the baseline in the same precision. ``memory`` is the most bytes of tensors held at once, over the fp32 baseline's.
@@ -51,7 +51,10 @@ class Setting:
 
 MAIN = ("baseline fp32", "baseline bf16", "ConvTT-LSTM fp32", "ConvTT-LSTM bf16", "ConvLSTM fp32", "ConvLSTM bf16")
 FACTORIZED = tuple(f"input_rank {rank} {precision}" for rank in (8, 12) for precision in ("fp32", "bf16"))
-ALL = (*MAIN, *FACTORIZED)
+COMPILED = tuple(
+    f"{name} compiled {precision}" for name in ("ConvTT-LSTM", "ConvLSTM") for precision in ("fp32", "bf16")
+)
+ALL = (*MAIN, *COMPILED, *FACTORIZED)
 
 
 def settings(device: torch.device) -> list[Setting]:
@@ -92,6 +95,8 @@ def build(contender: str, kind: str) -> tuple[nn.Module, int]:
     if "input_rank" in name:
         options["input_rank"] = int(name.rsplit(" ", 1)[1])
     model = network(kind, **options)
+    if "compiled" in name:
+        model.compile()
     macs = model.macs((SIDE, SIDE))
     return (BaselinePredictor(model) if name == "baseline" else model), macs
 

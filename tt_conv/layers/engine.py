@@ -42,14 +42,21 @@ class Recurrence(ABC):
     """A cell on its way through one sequence."""
 
     def __init__(self, cell: RecurrentCell, state: Sequence[Tensor]) -> None:
-        self.cell = cell
+        self.dim = cell.dim
+        self.compiled = cell.compiled_step
+        self.taken = 0
+        self.steady = 1
         self.hidden = [channels_last(as_autocast(value)) for value in state[:-1]]
         self.memory = channels_last(state[-1])
 
     def step(self, x: Tensor) -> Tensor:
         """Take the frame ``[batch, in_channels, *spatial]`` and return ``[batch, hidden_channels, *spatial]``."""
-        newest, self.memory = lstm_update(self.gates(channels_last(as_autocast(x))), self.memory)
+        # The first steps see other memory formats and other needs of gradients than all that follow, so they are not
+        # worth a compilation.
+        advance = self.compiled if self.compiled is not None and self.taken >= self.steady else advance_eagerly
+        newest = advance(self, channels_last(as_autocast(x)))
         self.hidden = [*self.hidden[1:], newest]
+        self.taken += 1
         return newest
 
     def state(self) -> State:
@@ -59,6 +66,12 @@ class Recurrence(ABC):
     @abstractmethod
     def gates(self, x: Tensor) -> Tensor:
         """Return the gates i, f, o, 2g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+
+
+def advance_eagerly(recurrence: Recurrence, x: Tensor) -> Tensor:
+    """Take one frame, with what a compiler sees of a step."""
+    newest, recurrence.memory = lstm_update(recurrence.gates(x), recurrence.memory)
+    return newest
 
 
 class ConvLSTMRecurrence(Recurrence):
@@ -71,7 +84,7 @@ class ConvLSTMRecurrence(Recurrence):
 
     def gates(self, x: Tensor) -> Tensor:
         joined = torch.cat([x, self.hidden[-1]], dim=1)
-        return CONVOLVE[self.cell.dim](joined, self.weight, self.bias, padding=self.padding)
+        return CONVOLVE[self.dim](joined, self.weight, self.bias, padding=self.padding)
 
 
 class WindowRecurrence(Recurrence):
@@ -79,6 +92,7 @@ class WindowRecurrence(Recurrence):
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
+        self.steady = cell.steps
         self.bind_input, self.train = cell.bind_input, cell.recurrent
         self.input: Callable[[Tensor], Tensor] | None = None
         self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
@@ -98,6 +112,7 @@ class RegisterRecurrence(Recurrence):
         self.form = form = Registers(train)
         form.prepare()
         self.lags = train.lags
+        self.steady = train.lags + 1
         conv = cell.input_conv
         # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
         self.projection = Registers(conv) if isinstance(conv, ConvTT) else None

@@ -220,6 +220,11 @@ class FramePredictor(nn.Module):
         if any(side < 1 or side % self.patch_size for side in sides):
             raise ValueError(f"patch_size={self.patch_size} must divide every side of a frame, got {tuple(sides)}")
 
+    def compile(self, *, backend: str | Callable[..., Any] = "inductor", **options: Any) -> None:
+        """Compile a step of every cell, never the unrolled sequence; see :meth:`ConvTTLSTMCell.compile`."""
+        for cell in self.cells():
+            cell.compile(backend=backend, **options)
+
     def cells(self) -> list[RecurrentCell]:
         """Return the cells in the order in which a frame passes them."""
         return [cast(RecurrentCell, cell) for block in self.blocks for cell in cast(nn.ModuleList, block)]
