@@ -14,7 +14,7 @@ def test_one_tiny_training(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         torch.set_num_threads(threads)
     assert first["mse"] == again["mse"]
-    assert first["case"] == "  input_rank 8, seed 1"
+    assert first["case"] == "  input_rank 8, 4 steps, seed 1"
 
 
 @pytest.mark.parametrize("name", quality.MODELS)
@@ -24,7 +24,7 @@ def test_every_row_is_a_network(name: str) -> None:
 
 
 def test_the_table_by_hand() -> None:
-    common = {"steps": 400, "macs": 2e6, "ssim": 0.5}
+    common = {"steps": 600, "macs": 2e6, "ssim": 0.5}
     runs = [
         ("ConvLSTM", 0, 0.010, 2.0),
         ("ConvLSTM", 1, 0.012, 4.0),
@@ -36,8 +36,9 @@ def test_the_table_by_hand() -> None:
         for model, seed, mse, seconds in runs
     ]
     lines = quality.table([{"model": quality.COPY, "mse": 0.05, "ssim": 0.4}, *results]).splitlines()
-    assert lines[1].split() == ["copy", "the", "last", "frame", "-", "-", "50.00", "0.400", "-", "-"]
-    assert lines[3].split() == [
+    assert lines[0] == "600 steps of 4 sequences each"
+    assert lines[2].split() == ["copy", "the", "last", "frame", "-", "-", "50.00", "0.400"]
+    assert lines[4].split() == [
         "ConvTT-LSTM",
         "1,000",
         "2.0",
