@@ -223,3 +223,9 @@ def test_no_permission(checkpoint: Path, tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     with pytest.raises(PermissionError, match="cannot write to the output folder"):
         run_evaluation(checkpoint, tmp_path / "out")
+
+
+def test_a_prediction_leaves_nothing_in_the_cache(checkpoint: Path, tmp_path: Path, own_cache: Path) -> None:
+    write_video(tmp_path / "a.mp4", np.zeros((12, 16, 16), np.uint8))
+    run_prediction(checkpoint, tmp_path / "a.mp4", tmp_path / "out", future=1)
+    assert not [*own_cache.iterdir()]

@@ -1,6 +1,7 @@
 """Predict the future of a video: ``tt-conv predict``."""
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -80,24 +81,27 @@ def run_prediction(
         raise ValueError(f"given and future must be at least 1 frame, got {given} and {future}")
     if size is None:
         size = data.size or {"moving_mnist": 64, "kth": 120}.get(data.kind)
-    frames = OwnVideos(
-        video,
-        given,
-        "all",
-        stride=1,
-        size=pair(size),
-        channels=trained.channels,
-        layout=layout,
-        value_range=value_range,
-        array_name=array_name,
-    )
-    for note in frames.notes:
-        print(f"  {note}")
-    places = frames.clips[0].length - given + 1  # of the first clip, whose windows come first
-    start = places - 1 if start is None else start
-    if not 0 <= start < places:
-        raise ValueError(f"{video}: start must be from 0 to {places - 1} for {given} frames given, got {start}")
-    shown = frames[start]
+    # A video that is looked at once needs no place in the cache.
+    with TemporaryDirectory() as decoded:
+        frames = OwnVideos(
+            video,
+            given,
+            "all",
+            stride=1,
+            size=pair(size),
+            channels=trained.channels,
+            layout=layout,
+            value_range=value_range,
+            array_name=array_name,
+            cache=decoded,
+        )
+        for note in frames.notes:
+            print(f"  {note}")
+        places = frames.clips[0].length - given + 1  # of the first clip, whose windows come first
+        start = places - 1 if start is None else start
+        if not 0 <= start < places:
+            raise ValueError(f"{video}: start must be from 0 to {places - 1} for {given} frames given, got {start}")
+        shown = frames[start]
     folder = OutputFolder.with_free_name("tt-conv-prediction") if out is None else OutputFolder(out)
     with folder:
         predicted = _predicted(trained, shown, future, device)
