@@ -40,7 +40,7 @@ def explain(
     dilation: str = "1",
     padding_mode: str = "zeros",
     optimize: str = "auto",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     constants: str = "",
     reuse: int = 1,
     train: bool = False,
@@ -56,7 +56,7 @@ def explain(
         padding_mode: zeros or circular.
         optimize: auto, optimal, greedy, measure, another name that opt_einsum knows,
             left-to-right, or a path: '[(0, 1), (0, 1)]'.
-        memory_limit: Largest number of elements of any intermediate.
+        memory_limit: Largest number of elements of any intermediate, or max_input.
         constants: Operands that never change, such as 1,2; what they give together is computed once.
         reuse: Calls per weight update.
         train: Choose the path for training: gradients of all operands that are not constants count.
