@@ -127,7 +127,17 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"], capsys) == (0, f"tt-conv {__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"], ["train", "--help"], ["recipes", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["demo", "--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["predict", "--help"],
+        ["data", "inspect", "--help"],
+    ],
+)
 def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom tt_conv.applications.command_line import main\n"
