@@ -25,9 +25,13 @@ bench: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# Runs with $(PYTHON) itself: a GPU machine brings its own build of PyTorch.
+# Runs with $(PYTHON) itself, which brings its own build of PyTorch. What else the machine lacks is imported from the
+# pure-Python wheels in WHEELS, as they are. ONLY="recurrence/training*" runs some cases.
+WHEELS ?= wheels
+ONLY ?=
 bench-gpu:
-	$(PYTHON) -m benchmarks.run --device cuda
+	PYTHONPATH="$(CURDIR):$$(find "$(WHEELS)" -name '*-none-any.whl' 2>/dev/null | sort | tr '\n' ':')$$PYTHONPATH" \
+	$(PYTHON) -m benchmarks.run --device cuda $(if $(ONLY),--only $(ONLY))
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

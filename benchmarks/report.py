@@ -21,7 +21,12 @@ def write_pages(folder: Path) -> None:
     for path in sorted(folder.glob("*.json")):
         plot = getattr(_module(path), "plot", None)
         if plot is not None:
-            plot(json.loads(path.read_text())["results"]).savefig(pages / f"{path.stem}.png", dpi=120)
+            import matplotlib.pyplot as plt
+
+            figure = plot(json.loads(path.read_text())["results"])
+            figure.savefig(pages / f"{path.stem}.png", dpi=120)
+            # The gallery of the documentation takes every figure that it finds open for one of its own.
+            plt.close(figure)
         (pages / f"{path.stem}.rst").write_text(page(path))
 
 

@@ -27,6 +27,7 @@ PARTS = {
     "conv_tt_programs": "benchmarks.conv_tt.programs",
     "decomposition_noise": "benchmarks.decomposition.noise",
     "decomposition_recovery": "benchmarks.decomposition.recovery",
+    "video_prediction": "benchmarks.video_prediction.quality",
     "trained_kernels": "benchmarks.decomposition.trained_kernels",
     "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
 }

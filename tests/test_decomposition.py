@@ -155,6 +155,16 @@ def test_random_kernels_warn():
     assert 0.5 < tensor.relative_error < 1
 
 
+def test_taps_that_no_level_reaches_are_named():
+    kernel = planted(0, order=2, window="fixed", outputs=6, inputs=4, rank=2)
+    beyond = np.linalg.norm(kernel[:, :, 1, [0, -1]]) / np.linalg.norm(kernel)
+    expected = rf"no rank goes below {beyond:.3g}, since frame 2 of 2 reaches 5 taps of 7 only: .*window='fixed'"
+    with pytest.warns(PoorFitWarning, match=expected):
+        tensor = conv_tt(kernel, 0.5, order=2, kernel_size=3, tol=beyond / 2)
+    assert tensor.relative_error > beyond
+    assert conv_tt(kernel, 2, order=2, kernel_size=3, window="fixed").relative_error < 1e-6
+
+
 def test_a_smaller_support_sits_in_the_middle():
     kernel = planted(0, order=1, kernel_size=1)
     assert kernel.shape[3:] == (1,)

@@ -671,3 +671,13 @@ def test_fake_tensors_give_shapes() -> None:
 def test_explain_refuses_what_is_no_shape() -> None:
     with pytest.raises(TypeError, match="input_shape must be"):
         TensorizedConv(3, 4, 3, rank=2).explain("abc")
+    with pytest.raises(TypeError, match="input_shape must be"):
+        TensorizedConv(3, 4, 3, rank=2).explain((-1, 3, 9, 9))
+
+
+def test_inputs_elsewhere_or_of_a_wrong_shape_are_told_as_given() -> None:
+    layer = TensorizedConv(6, 8, 3, rank=3).eval().requires_grad_(False)
+    with pytest.raises(ValueError, match="input is on meta, the layer on cpu"):
+        layer(torch.ones(1, 6, 9, 9, device="meta"))
+    with pytest.raises(ValueError, match=r"6 channels, got 1 channels in shape \(1, 6, 9\)"):
+        layer(torch.ones(1, 6, 9))

@@ -1,4 +1,4 @@
-"""Channels innermost in memory, which is how convolutions run fastest."""
+"""The form in which convolutions run fastest: channels innermost in memory, low precision under autocast."""
 
 from collections.abc import Sequence
 
@@ -21,3 +21,11 @@ def zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
         return like.new_zeros(shape)
     empty = torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=_CHANNELS_LAST[len(shape)])
     return empty.zero_()
+
+
+def as_autocast(x: Tensor) -> Tensor:
+    """Convert what autocast would convert in every convolution, once."""
+    device = x.device.type
+    if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
+        return x.to(torch.get_autocast_dtype(device))
+    return x

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tt_conv._boundary import crop, extend
-from tt_conv._memory_format import channels_last, zeros
+from tt_conv._memory_format import as_autocast, channels_last, zeros
 
 if TYPE_CHECKING:
     from tt_conv.conv_tt_layer import ConvTT
@@ -54,6 +54,11 @@ class Registers:
         self._convolution = _CONVOLUTIONS[layer.dim]
         self.weight, self.bias = _combined(layer, self._kernel_size)
 
+    def prepare(self) -> None:
+        """Bring the kernel into the form in which convolutions run fastest, autocast's conversion included."""
+        self.weight = channels_last(as_autocast(self.weight))
+        self.bias = None if self.bias is None else as_autocast(self.bias)
+
     def place(self, frame: Tensor) -> Tensor:
         """Extend a frame ``[batch, in_channels, *spatial]`` as far as the registers reach."""
         return extend(frame, self._margin, "zeros")
@@ -85,9 +90,15 @@ class Registers:
     def advance(self, frames: Sequence[Tensor], levels: Levels) -> Levels:
         """Return the registers after the newest of the last ``lags`` frames, placed, oldest first."""
         rank = self.layer.rank
-        registers = self._convolve(torch.cat([*frames, levels[1]], dim=1), self.weight, self.bias, self._half)
+        joined = torch.cat([*frames, levels[1]], dim=1)
+        registers = self._convolve(joined, self.weight, self.bias, self._half)
         newest, older = registers.split([rank[-1], sum(rank[:-1])], dim=1)
         return newest, older
+
+    def project(self, frame: Tensor) -> Levels:
+        """Return the registers of a train of order 1 that sees one frame, for a frame that is not placed."""
+        projected = self._convolve(self.place(frame), self.weight, self.bias, self._half)
+        return projected, projected[:, :0]
 
     def newest_level(self, levels: Levels) -> Tensor:
         """Return :math:`V_M` on the margin that the output kernel needs, if it does not pad by itself."""

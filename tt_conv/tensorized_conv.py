@@ -444,6 +444,7 @@ class TensorizedConv(nn.Module):
             ``[batch, out_channels, *spatial]``, or ``[out_channels, *spatial]``.
         """
         if isinstance(input, Tensor) and input.ndim == self.dim + 1:
+            check_shape(input, "input", "[channels, *spatial]", self.in_channels, self.dim, channel_axis=0)
             return self.forward(input.unsqueeze(0)).squeeze(0)
         check_shape(input, "input", _INPUT, self.in_channels, self.dim, channel_axis=1)
         if input.shape[0] == 0:
@@ -518,6 +519,8 @@ class TensorizedConv(nn.Module):
 
     def _fold(self, x: Tensor, operands: Sequence[Tensor], train: bool) -> ConvEinsumExpression:
         """Compile for the shape of ``x`` with all weights as constants, and with its gradient if asked."""
+        if x.device != operands[0].device:
+            raise ConvEinsumError(f"the input is on {x.device}, the weights on {operands[0].device}")
         # What is kept must serve calls outside inference mode and outside autocast as well.
         with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return conv_einsum_expression(
@@ -542,9 +545,9 @@ class TensorizedConv(nn.Module):
         """
         train = self.training if train is None else train
         operands = self._kind.operands(self._weights(), self.groups)
-        shape = tuple(input_shape)
-        if not all(map(is_int, shape)):
-            raise TypeError(f"input_shape must be {_INPUT}, a sequence of ints, got {input_shape!r}")
+        shape = tuple(input_shape) if isinstance(input_shape, Sequence) else (None,)
+        if not all(is_int(size) and size >= 0 for size in shape):
+            raise TypeError(f"input_shape must be {_INPUT}, a sequence of sizes, got {input_shape!r}")
         x = torch.empty(shape, device="meta")
         check_shape(x, "input", _INPUT, self.in_channels, self.dim, channel_axis=1)
         if self.padding_mode in ("reflect", "replicate"):

@@ -3,7 +3,8 @@
 Contenders, all with the same factors: TensorizedConv along its planned path (``optimize="measure"``, the fastest of
 a few on this device), along the path with the fewest multiply-adds ("auto"), the same equation from left to right,
 TensorLy-Torch's "factorized" and "reconstructed" convolutions, and the dense convolution. The ranks are those that
-TensorLy-Torch gives the parameter budget. Every contender runs in its better memory format.
+TensorLy-Torch gives the parameter budget. Every contender runs in its better memory format. All gains are those of the
+measured path; divide by the column "auto" for those of the default, ``optimize="auto"``.
 """
 
 import argparse

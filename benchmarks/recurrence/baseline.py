@@ -11,6 +11,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from tt_conv import ConvTT
 from tt_conv.layers import ConvLSTMCell, ConvTTLSTMCell, FramePredictor
 from tt_conv.layers.patches import fold_patches, unfold_patches
 
@@ -61,6 +62,8 @@ class BaselineConvTTLSTM(nn.Module):
         self.cores = nn.ModuleList(
             _convolution(weight, bias) for weight, bias in zip(cores, train.core_biases, strict=True)
         )
+        if isinstance(cell.input_conv, ConvTT):
+            raise ValueError(f"the baseline has a dense input convolution, got input_rank={cell.input_rank}")
         self.output = _convolution(torch.cat([cell.input_conv.weight, last], dim=1), train.bias)
 
     def forward(self, x: Tensor, hidden: Sequence[Tensor], cell: Tensor) -> tuple[Tensor, Tensor]:

@@ -3,8 +3,9 @@
 The published network of 12 layers, and a single layer of it, on frames of 64x64. *Baseline* is the obvious good
 implementation (``benchmarks/recurrence/baseline.py``): NCHW memory, lags concatenated in the channels, one convolution
 per projection and core, eager. *Naive* is the layer from its formulas, in loops over the taps, as the tests have it,
-timed once. *ConvTT-LSTM* and *ConvLSTM* are the layers of the package, of the same width. bf16 and
-fp16 are autocast. A training step is the forward and the backward pass of a mean squared error, without the optimizer.
+timed once. *ConvTT-LSTM* and *ConvLSTM* are the layers of the package, of the same width; *input_rank* is the
+ConvTT-LSTM whose input convolution has that rank; *compiled* has had its ``.compile()``. bf16 and fp16 are autocast. A
+training step is the forward and the backward pass of a mean squared error, without the optimizer.
 
 ``time`` is over that of the baseline in fp32, medians of interleaved runs; ``speed`` is its inverse, ``own`` the speed
 over the baseline in the same precision. ``memory`` is the most bytes of tensors held at once, over the fp32 baseline's.
@@ -15,6 +16,7 @@ training, three times the MACs).
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -48,7 +50,11 @@ class Setting:
 
 
 MAIN = ("baseline fp32", "baseline bf16", "ConvTT-LSTM fp32", "ConvTT-LSTM bf16", "ConvLSTM fp32", "ConvLSTM bf16")
-ALL = (*MAIN,)
+FACTORIZED = tuple(f"input_rank {rank} {precision}" for rank in (8, 12) for precision in ("fp32", "bf16"))
+COMPILED = tuple(
+    f"{name} compiled {precision}" for name in ("ConvTT-LSTM", "ConvLSTM") for precision in ("fp32", "bf16")
+)
+ALL = (*MAIN, *COMPILED, *FACTORIZED)
 
 
 def settings(device: torch.device) -> list[Setting]:
@@ -86,7 +92,11 @@ def build(contender: str, kind: str) -> tuple[nn.Module, int]:
     options: dict[str, object] = {}
     if name.startswith("ConvLSTM"):
         options["cell"] = "conv_lstm"
+    if "input_rank" in name:
+        options["input_rank"] = int(name.rsplit(" ", 1)[1])
     model = network(kind, **options)
+    if "compiled" in name:
+        model.compile()
     macs = model.macs((SIDE, SIDE))
     return (BaselinePredictor(model) if name == "baseline" else model), macs
 
@@ -114,8 +124,8 @@ def runner(contender: str, setting: Setting, device: torch.device) -> Callable[[
 
 def naive(setting: Setting, device: torch.device) -> Callable[[], object]:
     """Return the layer evaluated from its formulas, in loops over the taps of every kernel."""
-    cell = network(setting.network).cells()[0].to(device)
-    assert isinstance(cell, ConvTTLSTMCell)
+    cell = cast(ConvTTLSTMCell, network(setting.network).cells()[0].to(device))
+    input_weight = cast(nn.Conv2d, cell.input_conv).weight
     frames = torch.rand(setting.batch, setting.given + setting.future - 1, cell.in_channels, SIDE, SIDE, device=device)
     zero = frames.new_zeros(setting.batch, cell.hidden_channels, SIDE, SIDE)
 
@@ -123,7 +133,7 @@ def naive(setting: Setting, device: torch.device) -> Callable[[], object]:
         with torch.set_grad_enabled(setting.training):
             outputs, _ = conv_tt_lstm_sequence(
                 frames,
-                cell.input_conv.weight,
+                input_weight,
                 conv_tt_parameters(cell.recurrent),
                 [zero] * cell.steps,
                 zero,

@@ -56,27 +56,31 @@ for _ in range(200):
 print(f"error of the prediction: {loss.item() / sequence[:, -1].var().item():.1%} of the variance")
 
 # %%
-# Every rank is one call. Kernels of 3 x 3 in two levels have a support of 7 x 7 for the oldest frame.
+# Every rank is one call. Kernels of 3 x 3 in two levels reach 7 x 7 taps of the oldest frame. With a sliding window
+# they reach 5 x 5 of the newest: what this kernel has there beyond is lost at any rank, and ``conv_tt`` warns of it.
+# With a fixed window every frame reaches all taps.
 ranks = [1, 2, 4]
-trained_errors, fresh_errors, parameters = [], [], []
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", PoorFitWarning)
-    for rank in ranks:
-        tensor = conv_tt(dense.detach(), rank, order=2, kernel_size=3, restarts=1, n_iter_max=30)
-        trained_errors.append(tensor.relative_error)
-        parameters.append(tensor.n_parameters)
-        fresh_errors.append(conv_tt(fresh, rank, order=2, kernel_size=3, restarts=1, n_iter_max=10).relative_error)
-
+curves = {
+    "random start, fixed window": (fresh, "fixed", 10),
+    "trained, sliding window": (dense.detach(), "sliding", 30),
+    "trained, fixed window": (dense.detach(), "fixed", 30),
+}
 figure, axis = plt.subplots(figsize=(6.5, 4), layout="constrained")
-axis.plot(parameters, fresh_errors, "s--", color="0.5", label="kernel at its random start")
-axis.plot(parameters, trained_errors, "o-", color="tab:blue", label="trained kernel")
-for rank, x, y in zip(ranks, parameters, trained_errors, strict=True):
-    axis.annotate(f"rank {rank}", (x, y), textcoords="offset points", xytext=(4, -12), fontsize=9)
+for (label, (kernel, window, limit)), style in zip(curves.items(), ("s--", "^-", "o-"), strict=True):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PoorFitWarning)
+        found = [
+            conv_tt(kernel, rank, order=2, kernel_size=3, window=window, restarts=1, n_iter_max=limit) for rank in ranks
+        ]
+    points = [(tensor.n_parameters, tensor.relative_error) for tensor in found]
+    axis.plot(*zip(*points, strict=True), style, label=label)
+    for rank, point in zip(ranks, points, strict=True):
+        axis.annotate(f"rank {rank}", point, textcoords="offset points", xytext=(-12, 7), fontsize=8)
 axis.set(xlabel=f"parameters (the dense kernel has {dense.numel():,})", ylabel="relative error", ylim=(0, 1.05))
 axis.legend()
 plt.show()
 
 # %%
 # A decomposed kernel becomes a layer.
-layer = ConvTT.from_conv_tt_tensor(tensor, boundary="circular")
+layer = ConvTT.from_conv_tt_tensor(found[-1], boundary="circular")
 print(layer)

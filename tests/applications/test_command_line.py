@@ -127,14 +127,24 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["--version"], capsys) == (0, f"tt-conv {__version__}\n", "")
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["demo", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["demo", "--help"],
+        ["train", "--help"],
+        ["evaluate", "--help"],
+        ["predict", "--help"],
+        ["data", "inspect", "--help"],
+    ],
+)
 def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
     program = (
         "import sys\nfrom tt_conv.applications.command_line import main\n"
         f"try:\n    main({arguments})\nfinally:\n    print('torch' in sys.modules, 'lightning' in sys.modules)"
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
-    assert "demo" in finished.stdout
+    assert "--help" in finished.stdout
     assert finished.stdout.endswith("False False\n")
 
 
@@ -143,3 +153,33 @@ def test_the_module_is_the_command() -> None:
         [sys.executable, "-m", "tt_conv", "--version"], capture_output=True, text=True, timeout=60, check=True
     )
     assert finished.stdout == f"tt-conv {__version__}\n"
+
+
+def test_recipes_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    status, printed, _ = run(["recipes"], capsys)
+    assert status == 0
+    assert "kth_conv_lstm_published" in printed
+    status, printed, _ = run(["recipes", "--name", "kth_conv_lstm_published"], capsys)
+    assert "kind: kth" in printed
+    status, _, errors = run(["train", "--config", "no_such_recipe"], capsys)
+    assert status == 2
+    assert "there is no file and no recipe 'no_such_recipe'; the recipes are kth_conv_lstm_modern," in errors
+
+
+def test_train_by_a_recipe_and_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    small = "--data.size 16 --data.digit_size 8 --data.sequences 4 --data.validation_sequences 2 --training.epochs 1"
+    arguments = [
+        "train",
+        "--config",
+        "moving_mnist_conv_tt_lstm_small",
+        *small.split(),
+        "--model.hidden_channels",
+        "[4]",
+    ]
+    status, printed, errors = run([*arguments, "--out", str(tmp_path / "run")], capsys)
+    assert (status, errors) == (0, "")
+    assert "1/1 steps" in printed
+    assert (tmp_path / "run" / "best.ckpt").exists()
+    status, _, errors = run([*arguments, "--out", str(tmp_path / "run")], capsys)
+    assert status == 2
+    assert "exists and is not empty" in errors

@@ -78,7 +78,7 @@ def test_the_recurrence_benchmark_measures_every_contender(monkeypatch: pytest.M
     monkeypatch.setattr(speed, "SIDE", 8)
     monkeypatch.setattr(speed, "interleaved", lambda runs, device, **_: dict.fromkeys(runs, 0.5))
     peaks = dict.fromkeys(speed.DTYPES, 1e12)
-    contenders = [name for name in (*speed.ALL, speed.NAIVE) if not name.startswith("compiled")]
+    contenders = [name for name in (*speed.ALL, speed.NAIVE) if "compiled" not in name]
     setting = speed.Setting("1 layer", True, 1, 2, 1, contenders)
     result = speed.case(setting, torch.device("cpu"), peaks)
     assert list(result["contenders"]) == list(setting.contenders)

@@ -408,3 +408,25 @@ def test_strides_of_kernels_of_size_one(equation: str, kernels: list, stride, pa
     gradients = torch.autograd.grad(result.sin().sum(), given)
     for gradient, correct in zip(gradients, torch.autograd.grad(expected.sin().sum(), exact), strict=True):
         torch.testing.assert_close(gradient.double(), correct, rtol=1e-4, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("stride", [{"w": 3}, {"h": 2, "w": 3}, {"h": 3}])
+def test_one_channel_that_counts_as_channels_last_and_a_result_one_wide(dtype: torch.dtype, stride: dict) -> None:
+    # PyTorch 2.13 returns uninitialised memory here.
+    torch.manual_seed(0)
+    kernel = torch.randn(16, 1, 4, 3)
+    for _ in range(10):
+        x = torch.randn(2, 8, 5, 1).permute(0, 3, 1, 2)
+        result = conv_einsum("bihw,oihw->bohw|hw", x.to(dtype), kernel.to(dtype), stride=stride)
+        expected = oracle("bihw,oihw->bohw|hw", x.to(dtype).double(), kernel.to(dtype).double(), stride=stride)
+        tolerance = 1e-4 if dtype == torch.float32 else 0.1
+        torch.testing.assert_close(result.double(), expected, rtol=tolerance, atol=tolerance)
+
+
+def test_dilation_of_a_single_tap_is_not_passed_on() -> None:
+    # PyTorch 2.13 overruns its memory for it in bfloat16.
+    expression = conv_einsum_expression(
+        "bihw,oihw->bohw|hw", (4, 1, 7, 1), (1, 1, 3, 1), stride={"w": 2}, padding={"w": 1}, dilation={"w": 2}
+    )
+    assert "(1, 2), (0, 1), (1, 1), 1)" in expression.source

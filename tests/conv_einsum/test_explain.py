@@ -120,7 +120,7 @@ def test_a_mode_that_is_named_twice_is_refused() -> None:
         explain_equation("bihw,oihw->bohw|hw", "1,2,8,8 3,2,3,3", stride="h=1,h=2")
 
 
-@pytest.mark.parametrize("sizes", ["(2,3) (3,4)", "2x3 [3,4]", "2,3 3,4"])
+@pytest.mark.parametrize("sizes", ["(2,3) (3,4)", "2x3 [3,4]", "(2, 3) (3, 4)", "[2,3],[3,4]", "2,3;3,4"])
 def test_shapes_may_be_copied_from_anywhere(sizes: str) -> None:
     assert explain_equation("ij,jk->ik", sizes) == explain_equation("ij,jk->ik", "2,3 3,4")
 
@@ -128,3 +128,8 @@ def test_shapes_may_be_copied_from_anywhere(sizes: str) -> None:
 def test_a_path_may_be_given() -> None:
     _, info = conv_einsum_path("ij,jk,kl->il", (2, 3), (3, 4), (4, 5), shapes=True, optimize=[(1, 2), (0, 1)])
     assert explain_equation("ij,jk,kl->il", "2,3 3,4 4,5", optimize="[(1, 2), (0, 1)]") == str(info)
+
+
+def test_the_memory_limit_may_be_the_largest_input(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["explain", "ij,jk->ik", "--sizes", "(2, 3)", "(3, 4)", "--memory_limit", "max_input"])
+    assert capsys.readouterr().out.rstrip() == explain_equation("ij,jk->ik", "2,3 3,4").rstrip()

@@ -250,3 +250,25 @@ def test_measured_calls_where_nothing_can_be_timed() -> None:
         with FlopCounterMode(display=False) as counter:
             call(x, first, second)
         assert counter.get_total_flops() == 2 * (8 * 8 * 4 + 4 * 8 * 4)
+
+
+def test_compiled_calls_may_change_their_options() -> None:
+    x, kernel = torch.randn(2, 4, 10), torch.randn(3, 4, 3)
+    torch.compiler.reset()
+    call = torch.compile(
+        lambda x, w, s: conv_einsum("bih,oih->boh|h", x, w, stride=s, padding={"h": s}), fullgraph=True, backend="eager"
+    )
+    for step in (1, 2, 3):
+        expected = torch.nn.functional.conv1d(x, kernel, stride=step, padding=step)
+        torch.testing.assert_close(call(x, kernel, step), expected)
+
+
+def test_measuring_for_training_in_inference_mode() -> None:
+    x, first, second = torch.randn(3, 9), torch.randn(9, 5), torch.randn(5, 4)
+    shapes = [operand.shape for operand in (x, first, second)]
+    with torch.inference_mode():
+        expression = conv_einsum_expression("bi,ir,ro->bo", *shapes, train=True, optimize="measure")
+        torch.testing.assert_close(expression(x, first, second), x @ first @ second)
+        made_there = x.clone()
+    expression = conv_einsum_expression("bi,ir,ro->bo", *shapes, train=True, optimize="measure", padding="valid")
+    torch.testing.assert_close(expression(made_there, first, second), x @ first @ second)

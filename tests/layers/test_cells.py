@@ -23,6 +23,11 @@ CASES = [
     {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "boundary": "circular", "rank": 3},
     {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 1, "steps": 2, "bias": False},
     {"kind": "conv_tt_lstm", "dim": 3, "kernel_size": (1, 3, 3), "order": 2, "rank": 2},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": (3, 5), "order": 2, "steps": 3, "rank": 2, "input_rank": 1},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "boundary": "zeros", "rank": 2, "input_rank": 3},
+    {"kind": "conv_tt_lstm", "dim": 1, "kernel_size": 3, "boundary": "circular", "rank": 2, "input_rank": 2},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "window": "fixed", "rank": 2, "input_rank": 1},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "rank": 2, "input_rank": 1, "bias": False},
 ]
 KINDS = {"conv_lstm": ConvLSTM, "conv_tt_lstm": ConvTTLSTM}
 
@@ -45,7 +50,7 @@ def oracle(layer: ConvLSTM | ConvTTLSTM, sequence: Tensor, state: tuple[Tensor, 
         hidden = list(state[:-1])
         outputs, last = conv_tt_lstm_sequence(
             sequence,
-            cell.input_conv.weight,
+            conv_tt_parameters(cell.input_conv) if cell.input_rank else cell.input_conv.weight,
             conv_tt_parameters(cell.recurrent),
             hidden,
             state[-1],
@@ -56,16 +61,16 @@ def oracle(layer: ConvLSTM | ConvTTLSTM, sequence: Tensor, state: tuple[Tensor, 
     return torch.stack(outputs, dim=1), final
 
 
-def sequences(layer: ConvLSTM | ConvTTLSTM, time: int) -> Tensor:
-    return torch.randn(2, time, 2, *SIZES[layer.cell.dim], dtype=torch.float64, requires_grad=True)
+def sequences(layer: ConvLSTM | ConvTTLSTM, time: int, batch: int = 2) -> Tensor:
+    return torch.randn(batch, time, 2, *SIZES[layer.cell.dim], dtype=torch.float64, requires_grad=True)
 
 
-@pytest.mark.parametrize("time", [1, 5])
+@pytest.mark.parametrize(("time", "batch"), [(1, 1), (5, 2)])
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_outputs_states_and_gradients_equal_the_oracle_over_two_segments(case: dict, time: int) -> None:
+def test_outputs_states_and_gradients_equal_the_oracle_over_two_segments(case: dict, time: int, batch: int) -> None:
     layer = make(case)
-    first, second = sequences(layer, time), sequences(layer, 3)
-    zero = torch.zeros(2, 3, *SIZES[layer.cell.dim], dtype=torch.float64)
+    first, second = sequences(layer, time, batch), sequences(layer, 3, batch)
+    zero = torch.zeros(batch, 3, *SIZES[layer.cell.dim], dtype=torch.float64)
     outputs, state = layer(first)
     later, final = layer(second, state)
     expected, expected_state = oracle(layer, first, (zero,) * (layer.cell.steps + 1))
@@ -133,6 +138,7 @@ def test_deepcopy_gives_the_same_outputs() -> None:
         (lambda: ConvLSTMCell(1, 2, 4), "kernel_size must be odd on every axis, got 4"),
         (lambda: ConvTTLSTMCell(1, 2, 3, order=3, steps=2), "got steps=2, order=3"),
         (lambda: ConvTTLSTMCell(1, 2, 3, rank=0), "rank must be at least 1, got 0"),
+        (lambda: ConvTTLSTMCell(1, 2, 3, input_rank=0), "input_rank must be at least 1, got 0"),
         (lambda: ConvLSTM(1, 2, 3)(torch.zeros(1, 1, 4, 4)), "so 5 axes, got 4 axes of shape"),
         (lambda: ConvLSTM(1, 2, 3)(torch.zeros(1, 0, 1, 4, 4)), "at least one frame"),
         (lambda: ConvLSTMCell(1, 2, 3)(torch.zeros(1, 3, 4, 4)), "with 1 channels, got 3 channels"),

@@ -13,6 +13,7 @@ LAYERS = {
     "sliding": lambda: ConvTTLSTM(2, 4, 3, order=2, steps=3, rank=2),
     "fixed": lambda: ConvTTLSTM(2, 4, 3, order=2, rank=2, window="fixed"),
     "zeros": lambda: ConvTTLSTM(2, 4, 3, order=2, rank=2, boundary="zeros"),
+    "input_rank": lambda: ConvTTLSTM(2, 4, 3, order=2, steps=3, rank=2, input_rank=2),
     "circular": lambda: ConvTTLSTM(2, 4, 3, order=2, rank=2, boundary="circular"),
 }
 
@@ -59,10 +60,16 @@ class Step(torch.nn.Module):
         return prediction, *(value for state in states for value in state)
 
 
+CELLS = {
+    "conv_lstm": {"cell": "conv_lstm"},
+    "conv_tt_lstm": {"rank": 2, "order": 2, "steps": 3},
+    "input_rank": {"rank": 2, "order": 2, "steps": 3, "input_rank": 2},
+}
+
+
 def predictor(cell: str) -> tuple[FramePredictor, Step, torch.Tensor, list[torch.Tensor]]:
-    options = {"rank": 2, "order": 2, "steps": 3} if cell == "conv_tt_lstm" else {}
     model = FramePredictor(
-        1, (4, 6), (1, 1), cell=cell, kernel_size=3, skip_stride=1, sigmoid=True, patch_size=2, **options
+        1, (4, 6), (1, 1), kernel_size=3, skip_stride=1, sigmoid=True, patch_size=2, **CELLS[cell]
     ).eval()
     frame = torch.rand(1, 1, 8, 8)
     with torch.no_grad():
@@ -70,7 +77,7 @@ def predictor(cell: str) -> tuple[FramePredictor, Step, torch.Tensor, list[torch
     return model, Step(model).eval(), frame, [value for state in states for value in state]
 
 
-@pytest.mark.parametrize("cell", ["conv_lstm", "conv_tt_lstm"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_a_step_with_its_state_exports(cell: str) -> None:
     _, step, frame, flat = predictor(cell)
     exported = torch.export.export(step, (frame, *flat)).module()
@@ -80,7 +87,7 @@ def test_a_step_with_its_state_exports(cell: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-@pytest.mark.parametrize("cell", ["conv_lstm", "conv_tt_lstm"])
+@pytest.mark.parametrize("cell", CELLS)
 def test_onnxruntime_gives_the_same_numbers_frame_by_frame(cell: str, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")

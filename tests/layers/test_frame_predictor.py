@@ -59,7 +59,9 @@ def test_a_patch_model_sees_and_gives_whole_frames() -> None:
     assert model(torch.rand(1, 4, 1, 6, 4), future=2).shape == (1, 5, 1, 6, 4)
 
 
-@pytest.mark.parametrize("options", [{}, {"patch_size": 2}, {"cell": "conv_tt_lstm", "rank": 3}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"patch_size": 2}, {"cell": "conv_tt_lstm", "rank": 3, "input_rank": 1}], ids=str
+)
 def test_macs_are_half_of_what_the_flop_counter_counts(options: dict) -> None:
     model = small(**options)
     with FlopCounterMode(display=False) as counter:
@@ -69,7 +71,10 @@ def test_macs_are_half_of_what_the_flop_counter_counts(options: dict) -> None:
 
 def test_macs_of_the_published_networks() -> None:
     assert FramePredictor(1, cell="conv_tt_lstm").macs((64, 64)) == 10_997_268_480
-    assert FramePredictor(1, cell="conv_lstm").macs((64, 64)) == 16_266_362_880
+    dense = FramePredictor(1, cell="conv_lstm").macs((64, 64))
+    assert dense == 16_266_362_880
+    for input_rank, share in ((8, 0.30), (12, 0.36)):
+        assert round(FramePredictor(1, input_rank=input_rank).macs((64, 64)) / dense, 2) == share
 
 
 @pytest.mark.parametrize(
@@ -90,3 +95,34 @@ def test_macs_of_the_published_networks() -> None:
 def test_bad_input_is_refused(call: object, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
         call()
+
+
+def test_scheduled_sampling_feeds_the_truth_where_it_is_told_to() -> None:
+    torch.manual_seed(0)
+    model = FramePredictor(1, (3,), (1,), kernel_size=3, rank=2).double()
+    sequence = torch.rand(2, 6, 1, 5, 6, dtype=torch.float64)
+    frames, truth = sequence[:, :3], sequence[:, 3:5]
+    never, always = torch.zeros(2, 2, dtype=torch.bool), torch.ones(2, 2, dtype=torch.bool)
+    torch.testing.assert_close(model(frames, 3, truth, never), model(frames, 3), rtol=0, atol=0)
+    torch.testing.assert_close(model(frames, 3, truth, always), model(sequence[:, :5], 1), rtol=0, atol=1e-12)
+    mixed = torch.tensor([[True, False], [False, True]])
+    states, frame, predictions = None, frames[:, 0], []
+    for t in range(5):
+        prediction, states = model.step(frame, states)
+        predictions.append(prediction)
+        if t < 2:
+            frame = frames[:, t + 1]
+        elif t < 4:
+            frame = torch.stack([truth[b, t - 2] if mixed[b, t - 2] else prediction[b] for b in range(2)])
+    torch.testing.assert_close(model(frames, 3, truth, mixed), torch.stack(predictions, 1), rtol=0, atol=1e-12)
+
+
+def test_scheduled_sampling_refuses_what_does_not_fit() -> None:
+    model, frames = FramePredictor(1, (3,), (1,), kernel_size=3, rank=2), torch.rand(2, 3, 1, 5, 6)
+    truth, use = torch.rand(2, 2, 1, 5, 6), torch.ones(2, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match="go together"):
+        model(frames, 3, truth)
+    with pytest.raises(ValueError, match=r"truth must be the 1 frames between, shape \(2, 1, 1, 5, 6\)"):
+        model(frames, 2, truth, use)
+    with pytest.raises(ValueError, match=r"use_truth must be bool of shape \(2, 2\), got torch.float32"):
+        model(frames, 3, truth, use.float())

@@ -10,6 +10,7 @@ LAYERS = [
     lambda: ConvTTLSTM(2, 8, 3, order=2, steps=3, rank=4),
     lambda: ConvTTLSTM(2, 8, 3, order=2, steps=3, rank=4, window="fixed"),
     lambda: ConvTTLSTM(2, 8, 3, order=2, rank=4, boundary="zeros"),
+    lambda: ConvTTLSTM(2, 8, 3, order=2, rank=4, input_rank=2),
 ]
 
 

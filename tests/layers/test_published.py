@@ -69,3 +69,8 @@ def test_values_that_are_no_tensors_are_refused_before_anything_is_loaded() -> N
 def test_a_foreign_module_is_refused() -> None:
     with pytest.raises(TypeError, match="got Conv2d"):
         load_published_state_dict(torch.nn.Conv2d(1, 1, 1), {})
+
+
+def test_a_cell_without_a_published_counterpart_is_refused() -> None:
+    with pytest.raises(TypeError, match="input_rank=2 has no published counterpart"):
+        load_published_state_dict(ConvTTLSTMCell(1, 2, 3, order=2, rank=3, input_rank=2), weights())

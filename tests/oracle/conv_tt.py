@@ -91,13 +91,19 @@ def conv_lstm_sequence(
 
 
 def conv_tt_lstm_sequence(
-    sequence: Tensor, input_weight: Tensor, weights: dict, past: list[Tensor], cell: Tensor, **options: str
+    sequence: Tensor, input_weight: Tensor | dict, weights: dict, past: list[Tensor], cell: Tensor, **options: str
 ) -> tuple[list[Tensor], Tensor]:
-    """Return every h_t and the last c of a ConvTT-LSTM, from the N states before it, oldest first."""
+    """Return every h_t and the last c of a ConvTT-LSTM, from the N states before it, oldest first.
+
+    ``input_weight`` is the dense kernel W_x, or holds what :func:`conv_tt` takes, for a Conv-TT that sees x_t alone.
+    """
     hidden, outputs = list(past), []
     for t in range(sequence.shape[1]):
-        periodic = options["boundary"] == "circular"
-        gates = convolve(sequence[:, t], input_weight, None, periodic) + conv_tt(hidden, weights, **options)
+        if isinstance(input_weight, dict):
+            of_input = conv_tt([sequence[:, t]], input_weight, **options)
+        else:
+            of_input = convolve(sequence[:, t], input_weight, None, options["boundary"] == "circular")
+        gates = of_input + conv_tt(hidden, weights, **options)
         newest, cell = lstm(gates, cell)
         hidden = [*hidden[1:], newest]
         outputs.append(newest)

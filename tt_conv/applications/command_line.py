@@ -2,23 +2,17 @@
 
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
+from tt_conv.applications.video_prediction.recipes import recipe_file, recipe_names, with_recipe_files
+from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
 # Installed by the extra `applications`; the name of the module and that of the package differ at times.
-_OF_THE_EXTRA = {
-    "lightning",
-    "torchmetrics",
-    "matplotlib",
-    "PIL",
-    "av",
-    "tensorboard",
-    "jsonargparse",
-    "docstring_parser",
-    "safetensors",
-}
+_OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "av", "tensorboard", "yaml"}
+_OF_THE_EXTRA |= {"jsonargparse", "docstring_parser", "safetensors"}
 
 
 def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
@@ -46,7 +40,7 @@ def explain(
     dilation: str = "1",
     padding_mode: str = "zeros",
     optimize: str = "auto",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     constants: str = "",
     reuse: int = 1,
     train: bool = False,
@@ -62,7 +56,7 @@ def explain(
         padding_mode: zeros or circular.
         optimize: auto, optimal, greedy, measure, another name that opt_einsum knows,
             left-to-right, or a path: '[(0, 1), (0, 1)]'.
-        memory_limit: Largest number of elements of any intermediate.
+        memory_limit: Largest number of elements of any intermediate, or max_input.
         constants: Operands that never change, such as 1,2; what they give together is computed once.
         reuse: Calls per weight update.
         train: Choose the path for training: gradients of all operands that are not constants count.
@@ -86,7 +80,193 @@ def explain(
     )
 
 
-COMMANDS: Mapping[str, Callable[..., None]] = {"demo": demo, "explain": explain}
+def train(
+    data: DataSettings,
+    model: ModelSettings,
+    training: TrainingSettings,
+    out: str | None = None,
+    resume: str | None = None,
+) -> None:
+    """Train a network to predict the next frames: tt-conv train --config moving_mnist_conv_tt_lstm_small --out run.
+
+    --config takes a YAML file or the name of a recipe (tt-conv recipes lists them); what is given after it on the
+    command line counts instead of what it says. The folder gets best.ckpt and last.ckpt, history.csv, sample
+    pictures and a TensorBoard log. Ctrl-C stops; --resume goes on from the last complete epoch.
+
+    Args:
+        data: Which sequences.
+        model: Which network.
+        training: By which recipe, on what.
+        out: Folder to write to, new or empty; by default tt-conv-training, or tt-conv-training-2, ...
+        resume: Folder of a training to go on with, by the settings it has; nothing else counts then.
+    """
+    from tt_conv.applications.video_prediction.train import resume_training, run_training
+
+    complete = resume_training(resume) if resume is not None else run_training(Settings(data, model, training), out)
+    if not complete:
+        raise KeyboardInterrupt
+
+
+def evaluate(
+    checkpoint: str,
+    out: str | None = None,
+    future: list[int] | None = None,
+    split: Literal["train", "validation", "test"] = "test",
+    data: dict[str, Any] | None = None,
+    recipe: str | None = None,
+    channels: int = 1,
+    batch_size: int = 16,
+    device: str = "cpu",
+    lpips: bool = False,
+) -> None:
+    """Evaluate a trained network: tt-conv evaluate --checkpoint run/best.ckpt --future [10,30] --out results.
+
+    Args:
+        checkpoint: Of tt-conv train; or published weights, with --recipe.
+        out: Folder for results.json, table.md, curves, strips and animations, new or empty; by default
+            tt-conv-evaluation, or tt-conv-evaluation-2, ...
+        future: Numbers of frames to predict, such as [10,30]; by default as in training.
+        split: Part of the data.
+        data: Data settings that differ from those of the training: --data.path videos/ --data.test_sequences 100.
+        recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
+        channels: For such weights: channels of a frame.
+        batch_size: Sequences at a time.
+        device: Such as cpu or cuda.
+        lpips: Compute LPIPS too; needs pip install 'tt-conv[lpips]' and AlexNet's weights.
+    """
+    from tt_conv.applications.video_prediction.evaluate_trained import EvaluationSettings, run_evaluation
+
+    settings = EvaluationSettings(future, split, batch_size, device, lpips)
+    run_evaluation(checkpoint, out, settings, data=data, recipe=recipe, channels=channels)
+
+
+def predict(
+    checkpoint: str,
+    video: str,
+    future: int = 10,
+    out: str | None = None,
+    given: int | None = None,
+    start: int | None = None,
+    size: int | tuple[int, int] | None = None,
+    layout: str | None = None,
+    value_range: tuple[float, float] | None = None,
+    array_name: str | None = None,
+    rate: float = 10.0,
+    device: str = "cpu",
+    recipe: str | None = None,
+    channels: int = 1,
+) -> None:
+    """Predict what follows a video: tt-conv predict --checkpoint run/best.ckpt --video clip.mp4 --future 20.
+
+    Args:
+        checkpoint: Of tt-conv train; or published weights, with --recipe.
+        video: A video file (mp4, avi, webm, gif, ...), a folder of images, or a .npy or .npz array.
+        future: Number of frames to predict.
+        out: Folder for prediction.mp4, .gif, .png and .npy, new or empty; by default tt-conv-prediction, or
+            tt-conv-prediction-2, ...
+        given: Number of frames that are shown to the network; by default as many as in its training.
+        start: The first of them, counted from 0; by default they are the last ones of the video.
+        size: Height and width to which the video is brought; by default those of the training.
+        layout: Axes of an array, such as THWC; detected by default.
+        value_range: Black and white in an array; detected by default.
+        array_name: Which array of an .npz file.
+        rate: Frames per second of what is written.
+        device: Such as cpu or cuda.
+        recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
+        channels: For such weights: channels of a frame.
+    """
+    from tt_conv.applications.video_prediction.predict import run_prediction
+
+    run_prediction(
+        checkpoint,
+        video,
+        out,
+        future=future,
+        given=given,
+        start=start,
+        size=size,
+        layout=layout,
+        value_range=value_range,
+        array_name=array_name,
+        rate=rate,
+        device=device,
+        recipe=recipe,
+        channels=channels,
+    )
+
+
+def data_inspect(data: DataSettings, out: str | None = None) -> None:
+    """Say what a data set holds: tt-conv data inspect --data.kind own --data.path videos/ --out sheets.
+
+    Args:
+        data: Which sequences; --config takes a YAML file with them.
+        out: Folder for contact sheets, new or empty; by default no pictures.
+    """
+    from tt_conv.applications.video_prediction.inspect_data import inspect_data
+
+    print(inspect_data(data, out))
+
+
+def data_moving_mnist(
+    out: str,
+    train: int = 10_000,
+    validation: int = 3_000,
+    test: int = 5_000,
+    frames: int = 20,
+    test_frames: int = 40,
+    idx_folder: str | None = None,
+    seed: int = 0,
+) -> None:
+    """Make the fixed sets of Moving-MNIST as files: tt-conv data moving_mnist --out moving_mnist.
+
+    Args:
+        out: Folder for train.npy, validation.npy and test.npy; files that are complete are kept.
+        train: Number of training sequences.
+        validation: Number of validation sequences.
+        test: Number of test sequences.
+        frames: Frames of a training or validation sequence.
+        test_frames: Frames of a test sequence.
+        idx_folder: IDX files of MNIST or Fashion-MNIST whose images move; by default the digits of this package.
+        seed: Another seed gives other sequences.
+    """
+    from tt_conv.applications.video_prediction.data.fixed_moving_mnist import write_fixed_moving_mnist
+
+    for path in write_fixed_moving_mnist(
+        out,
+        sequences={"train": train, "validation": validation, "test": test},
+        frames={"train": frames, "validation": frames, "test": test_frames},
+        idx_folder=idx_folder,
+        seed=seed,
+    ):
+        print(path)
+
+
+def recipes(name: str | None = None) -> None:
+    """List the recipes for tt-conv train, or show one of them.
+
+    Args:
+        name: Print the YAML of this recipe, to be changed and given to tt-conv train --config.
+    """
+    if name is not None:
+        print(recipe_file(name).read_text(), end="")
+        return
+    for each in recipe_names():
+        print(f"{each:<40} {recipe_file(each).read_text().splitlines()[0].removeprefix('# ')}")
+
+
+COMMANDS: Mapping[str, Any] = {
+    "demo": demo,
+    "train": train,
+    "evaluate": evaluate,
+    "predict": predict,
+    "data": {
+        "_help": "Inspect a data set, or make the fixed sets of Moving-MNIST.",
+        "inspect": data_inspect,
+        "moving_mnist": data_moving_mnist,
+    },
+    "recipes": recipes,
+    "explain": explain,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -102,6 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if given[:1] == ["explain"]:
         given = ["explain", *words_of_explain(given[1:])]
     try:
+        given = with_recipe_files(given)
         from jsonargparse import auto_cli
 
         auto_cli(dict(COMMANDS), args=given, prog="tt-conv", as_positional=False)

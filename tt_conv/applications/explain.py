@@ -1,5 +1,6 @@
 """``tt-conv explain``: the path of a conv-einsum as a table, from text."""
 
+import re
 from ast import literal_eval
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +31,7 @@ def explain_equation(
     dilation: str = "1",
     padding_mode: str = "zeros",
     optimize: str = "auto",
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     constants: str = "",
     reuse: int = 1,
     train: bool = False,
@@ -102,6 +103,8 @@ def _shapes(text: str) -> list[list[int]]:
             "there are no sizes: give one shape per operand, such as --sizes 8,32,64,64 16,32,3,3 "
             "for 'bihw,oihw->bohw|hw'"
         )
+    text = re.sub(r"\s*,\s*", ",", text.replace(";", " "))
+    text = re.sub(r"([\])]),?([\[(])", r"\1 \2", text)
     shapes = []
     for word in text.split():
         sizes = word.strip("()[]").replace("x", ",").rstrip(",")

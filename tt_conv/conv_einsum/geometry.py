@@ -98,7 +98,8 @@ class Axis:
             return cls(size, padding=(size - 1, size - 1), flip=True)
         padding = mode.padding if feature & mode.carriers == 1 << mode.feature else (0, 0)
         stride = mode.stride if not mode.carriers & ~(feature | kernel) else 1
-        return cls(size, stride, mode.dilation, padding, mode.circular)
+        # One tap has nothing to be dilated, and some of PyTorch's convolutions overrun their memory when told to.
+        return cls(size, stride, mode.dilation if size > 1 else 1, padding, mode.circular)
 
     @property
     def by_hand(self) -> bool:

@@ -105,7 +105,10 @@ def conv_einsum(
     if torch.compiler.is_compiling():
         static = [[index(size) for size in operand.shape] for operand in operands]
         gradients = [operand.requires_grad for operand in operands]
-        return getattr(TRACED, traced(equation, static, gradients, *settings))(*operands)
+        *numbers, padding_mode, optimize, memory_limit = settings
+        numbers = [_static(number) for number in numbers]
+        name = traced(equation, static, gradients, *numbers, padding_mode, optimize, memory_limit)
+        return getattr(TRACED, name)(*operands)
     key = call_memory.key(equation, operands, settings)
     known = call_memory.get(key)
     if known is not None:
@@ -120,6 +123,15 @@ def conv_einsum(
     expression = ConvEinsumExpression(planned_program(network, usage, path, memory_limit))
     call_memory.remember(key, expression)
     return expression.evaluate(operands)
+
+
+def _static(option: Any) -> Any:
+    """Return a stride, padding or dilation without symbolic ints, which a traced call may be given."""
+    if isinstance(option, Mapping):
+        return {mode: _static(value) for mode, value in option.items()}
+    if isinstance(option, tuple):
+        return tuple([_static(value) for value in option])
+    return index(option) if isinstance(option, int | torch.SymInt) and not isinstance(option, bool) else option
 
 
 def conv_einsum_path(

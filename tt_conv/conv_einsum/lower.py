@@ -215,9 +215,12 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
     feature_shape, kernel_shape = _convolved_shapes(feature, kernel, batch, spatial, roles, axes)
     # PyTorch's bfloat16 convolutions in channels_last_3d read beyond a feature that the kernel is wider than.
     wide = len(axes) == 3 and any(n < axis.kernel for n, axis in zip(feature_shape[2:], axes, strict=True))
+    # In channels_last they err for one channel and a stride on the way to a result of size 1.
+    single = any(axis.stride > 1 and sizes.get(group[0]) == 1 for axis, group in zip(axes, spatial, strict=True))
     strides = tuple(axis.stride for axis in axes)
     inner = prod(feature.sizes[mode] for mode in roles.contracted)
     skip = all(axis.kernel == 1 for axis in axes) and _overruns(strides, inner)
+    contiguous = wide or (single and inner == 1)
     by_hand = [skip or axis.by_hand for axis in axes]
     operation = Convolution(
         name=_convolution_name(feature, kernel, roles, axes),
@@ -236,8 +239,11 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
         shape=_split(sizes, [batch, channels, *spatial]),
         compact=not as_given and any(axis.kernel > 1 for axis in axes),
         clone=groups > 1 and prod(feature.sizes[mode] for mode in (*batch, *_flat(spatial))) == 1,
-        layouts=(() if skip else strides_of_size_one(feature_shape, wide), strides_of_size_one(kernel_shape, wide)),
-        contiguous=wide,
+        layouts=(
+            () if skip else strides_of_size_one(feature_shape, contiguous),
+            strides_of_size_one(kernel_shape, contiguous),
+        ),
+        contiguous=contiguous,
     )
     return operation, modes, False
 

@@ -144,7 +144,7 @@ def measured_expression(
         programs = [compile_steps(network, usage, steps) for steps in paths]
         winner = 0
         if len(programs) > 1 and device.type != "meta":
-            with torch.set_grad_enabled(bool(usage.gradients)):
+            with torch.inference_mode(False), torch.set_grad_enabled(bool(usage.gradients)):
                 winner = fastest([_runner(p, usage, operands, constants) for p in programs], device)
         found = _chosen[key] = ConvEinsumExpression(programs[winner])
     return found
@@ -199,7 +199,7 @@ def _runner(
     """Return a call that does what the program is used for, gradients and the reuse of weights included."""
     expression = ConvEinsumExpression(program, constants)
     positions = [i for i in range(len(program.network.operands)) if i not in constants]
-    given = {i: operand.detach() for i, operand in zip(positions, operands, strict=True)}
+    given = {i: x.clone() if x.is_inference() else x.detach() for i, x in zip(positions, operands, strict=True)}
     for i, operand in given.items():
         operand.requires_grad_(bool(usage.gradients >> i & 1))
     leaves = [operand for operand in given.values() if operand.requires_grad]

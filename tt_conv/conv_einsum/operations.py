@@ -174,7 +174,7 @@ class Convolution:
         if not layouts:
             return tensor
         laid = f"canonical({tensor}, {layouts})"
-        return laid if self.groups > 1 else f"({laid} if {right}.requires_grad else {tensor})"
+        return laid if self.groups > 1 or self.contiguous else f"({laid} if {right}.requires_grad else {tensor})"
 
 
 def compact(x: Tensor, kernel: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import operator
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, overload
 
 import torch
@@ -140,7 +141,8 @@ def conv_tt(
     Warns
     -----
     PoorFitWarning
-        If the relative error ends above 0.5, or above `tol`.
+        If the relative error ends above 0.5, or above `tol`. It says so if taps of W are the reason: with a sliding
+        window the newer frames pass fewer kernels and reach less far than the oldest ones.
 
     Example
     -------
@@ -172,14 +174,15 @@ def conv_tt(
     form = ConvTTFormat(kernel.shape, train.core_sizes, len(train.windows[0]))
     largest = choose_rank(form, rank) if rank is not None else _as_large_as_dense(form)
     tensor, errors = problem.at(largest) if tol is None else problem.reaching(_checked_tol(tol), largest)
-    limit = POOR_FIT if tol is None else tol
-    if tensor.relative_error is not None and tensor.relative_error > limit:
-        warnings.warn(
-            f"the Conv-TT of rank {tensor.rank} has a relative error of {tensor.relative_error:.3g}"
-            + (", which is more than tol" if tol is not None else "; kernels without such structure do not compress"),
-            PoorFitWarning,
-            stacklevel=2,
-        )
+    error, limit = tensor.relative_error, POOR_FIT if tol is None else tol
+    if error is not None and error > limit:
+        message = f"the Conv-TT of rank {tensor.rank} has a relative error of {error:.3g}"
+        message += ", which is more than tol" if tol is not None else ""
+        if problem.beyond > max(limit, error / 2):
+            message += f"; {_beyond(problem)}"
+        elif tol is None:
+            message += "; kernels without such structure do not compress"
+        warnings.warn(message, PoorFitWarning, stacklevel=2)
     return (tensor, errors) if return_errors else tensor
 
 
@@ -205,6 +208,14 @@ class _Problem:
             if self.moment.rest is not None:
                 self.metric = _metric(Target(train, self.white), self.moment.rest)
 
+    @cached_property
+    def beyond(self) -> float:
+        """The relative error that no rank can go below, since some taps of the kernel are out of reach."""
+        if self.metric is not None or not bool(self.dense.any()):
+            return 0.0
+        rest = self.train.out_of_reach(self.white)
+        return float(torch.linalg.vector_norm(rest) / torch.linalg.vector_norm(self.white))
+
     def at(self, rank: tuple[int, ...]) -> tuple[ConvTTTensor, list[float]]:
         """The train of one rank, and the errors of its refinement."""
         train = replace(self.train, rank=rank)
@@ -228,7 +239,7 @@ class _Problem:
             if rank not in found:
                 # With a metric beyond the channels, the bound does not hold for the error that counts.
                 target = Target(replace(self.train, rank=rank), self.white)
-                if self.metric is None and is_ruled_out(target, tol):
+                if self.beyond > tol or (self.metric is None and is_ruled_out(target, tol)):
                     return False
                 found[rank] = self.at(rank)
             error = found[rank][0].relative_error
@@ -267,6 +278,20 @@ class _Problem:
         if self.moment is None:
             return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.dense))
         return math.sqrt(max(0.0, self.moment.squared(difference)) / self.moment.squared(self.dense))
+
+
+def _beyond(problem: _Problem) -> str:
+    """Say where the kernel has taps that no rank can give, and what would reach them."""
+    train = problem.train
+    frame = int(train.out_of_reach(problem.white).square().sum((0, 1, *range(3, problem.white.ndim))).argmax())
+    reach, support = (" x ".join(map(str, size)) for size in (train.reach(frame), train.support))
+    how = "give the levels that see it a larger kernel_size"
+    if train.window == "sliding":
+        how += ", or let every level see all frames (window='fixed')"
+    return (
+        f"no rank goes below {problem.beyond:.3g}, since frame {frame + 1} of {train.steps} reaches "
+        f"{reach} taps of {support} only: {how}"
+    )
 
 
 def _train(kernel: Tensor, order: object, kernel_size: object, window: Window) -> Train:

@@ -36,7 +36,8 @@ def input_second_moment(sequence: Tensor, steps: int = 1, kernel_size: int | Seq
         Frames N that the kernel sees. Used with `kernel_size` only.
     kernel_size : int or sequence of int, optional
         Odd spatial size of the dense kernel. Without it only the channels are related to each other, which is
-        much cheaper, and enough where neighbouring positions look alike in all channels.
+        much cheaper, but does not see that errors add up over the taps where neighbouring positions look alike, as
+        they do in a plain background.
 
     Returns
     -------

@@ -55,6 +55,22 @@ class Train:
         """Levels that see a frame, in increasing order."""
         return [level for level, frames in enumerate(self.windows) if frame in frames]
 
+    def reach(self, frame: int) -> Size:
+        """Spatial size, in the middle, beyond which the dense kernel of a frame is zero."""
+        spans = level_spans(self.projection_sizes, self.core_sizes)
+        seen = [spans[level] for level in self.levels_of(frame)]
+        return tuple(max(axis) for axis in zip(*seen, strict=True))
+
+    def out_of_reach(self, kernel: Tensor) -> Tensor:
+        """The part of a kernel [O, I, N, *K] of full support that no entries of the train can give."""
+        rest = kernel.clone()
+        for frame in range(self.steps):
+            inside = rest[:, :, frame]
+            for axis, (n, k) in enumerate(zip(self.support, self.reach(frame), strict=True), start=2):
+                inside = inside.narrow(axis, (n - k) // 2, k)
+            inside.zero_()
+        return rest
+
     def core_shape(self, level: int) -> tuple[int, int, int]:
         """[taps, R_{m+1}, R_m]."""
         rows = self.outputs if level == self.order - 1 else self.rank[level + 1]

@@ -1,16 +1,20 @@
 """ConvTT-LSTM: the recurrence of a ConvLSTM as a convolutional tensor-train over several past states."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from tt_conv._arguments import positive_int
 from tt_conv._boundary import extend
+from tt_conv._convolution import PlainConvolution
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
+
+Device: TypeAlias = torch.device | str | None
 
 
 class ConvTTLSTMCell(RecurrentCell):
@@ -20,7 +24,8 @@ class ConvTTLSTMCell(RecurrentCell):
 
         [i, f, o, g] = W_x * x_t + \text{ConvTT}(h_{t-N}, \dots, h_{t-1}) + b ,
 
-    then as in a ConvLSTM. ``cell.recurrent`` is the :class:`tt_conv.ConvTT`.
+    then as in a ConvLSTM. ``cell.recurrent`` is the :class:`tt_conv.ConvTT`. Most of the multiply-adds are those of
+    :math:`W_x`, which the paper leaves dense; with ``input_rank`` it is a Conv-TT of order 1, :math:`G * (P * x_t)`.
 
     Parameters
     ----------
@@ -36,6 +41,9 @@ class ConvTTLSTMCell(RecurrentCell):
         Add a bias in every projection and core.
     dim : int
         Number of spatial axes: 1, 2 or 3.
+    input_rank : int, optional
+        Send :math:`x_t` to the gates through a projection to this many channels, of the same kernel size and with
+        the same borders; ``None`` is the published model's dense convolution.
     device, dtype
         Of the parameters.
 
@@ -68,6 +76,7 @@ class ConvTTLSTMCell(RecurrentCell):
         boundary: str = "stagewise",
         bias: bool = True,
         dim: int = 2,
+        input_rank: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -88,7 +97,16 @@ class ConvTTLSTMCell(RecurrentCell):
         )
         # The newest core takes [x_t ; v_M] together, so the input shares its kernel size.
         super().__init__(in_channels, hidden_channels, recurrent.kernel_size[-1], steps=recurrent.steps, dim=dim)
-        self.input_conv = CONVOLUTIONS[self.dim](
+        self.input_rank = None if input_rank is None else positive_int(input_rank, "input_rank")
+        self.input_conv: PlainConvolution | ConvTT = (
+            self._dense_input(boundary, device, dtype)
+            if self.input_rank is None
+            else self._factorized_input(self.input_rank, boundary, bias, device, dtype)
+        )
+        self.recurrent = recurrent
+
+    def _dense_input(self, boundary: str, device: Device, dtype: torch.dtype | None) -> PlainConvolution:
+        return CONVOLUTIONS[self.dim](
             self.in_channels,
             4 * self.hidden_channels,
             self.kernel_size,  # type: ignore[arg-type]
@@ -98,20 +116,42 @@ class ConvTTLSTMCell(RecurrentCell):
             device=device,
             dtype=dtype,
         )
-        self.recurrent = recurrent
+
+    def _factorized_input(
+        self, rank: int, boundary: str, bias: bool, device: Device, dtype: torch.dtype | None
+    ) -> ConvTT:
+        return ConvTT(
+            self.in_channels,
+            4 * self.hidden_channels,
+            self.kernel_size,
+            order=1,
+            rank=rank,
+            boundary=boundary,
+            bias=False,
+            core_bias=bias,
+            dim=self.dim,
+            device=device,
+            dtype=dtype,
+        )
 
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
-        recurrent = self.recurrent.bind_for(hidden[-1])
-        return self.input_gates(x) + recurrent(self.recurrent.windows(hidden))
+        return self.bind_input(x)(x) + self.recurrent.bind_for(hidden[-1])(self.recurrent.windows(hidden))
 
-    def input_gates(self, x: Tensor) -> Tensor:
-        """Return what the frame alone gives to the gates, ``[batch, 4 * hidden, *spatial]``."""
+    def bind_input(self, x: Tensor, *, reuse: int = 1) -> Callable[[Tensor], Tensor]:
+        """Return what gives the part of the gates that frames like ``x`` ``[batch, in_channels, *spatial]`` determine.
+
+        The present parameters are bound; ``reuse`` says how many frames are expected.
+        """
+        conv = self.input_conv
+        if isinstance(conv, ConvTT):
+            evaluate = conv.bind_for(x, reuse=reuse)
+            return lambda frame: evaluate(conv.windows([frame]))
         if self.recurrent.boundary != "circular":
-            return self.input_conv(x)
+            return conv
         # torch.nn's own periodic padding refuses frames smaller than half a kernel.
         half = [(k - 1) // 2 for k in self.kernel_size]
-        return CONVOLVE[self.dim](extend(x, half, "circular"), self.input_conv.weight)
+        return lambda frame: CONVOLVE[self.dim](extend(frame, half, "circular"), conv.weight)
 
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
@@ -121,7 +161,10 @@ class ConvTTLSTMCell(RecurrentCell):
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""
-        return self.input_conv.weight.numel() * math.prod(spatial_size) + self.recurrent.macs(spatial_size)
+        conv = self.input_conv
+        if isinstance(conv, ConvTT):
+            return conv.macs(spatial_size) + self.recurrent.macs(spatial_size)
+        return conv.weight.numel() * math.prod(spatial_size) + self.recurrent.macs(spatial_size)
 
 
 class ConvTTLSTM(RecurrentLayer):
@@ -151,6 +194,7 @@ class ConvTTLSTM(RecurrentLayer):
         boundary: str = "stagewise",
         bias: bool = True,
         dim: int = 2,
+        input_rank: int | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -166,6 +210,7 @@ class ConvTTLSTM(RecurrentLayer):
             boundary=boundary,
             bias=bias,
             dim=dim,
+            input_rank=input_rank,
             device=device,
             dtype=dtype,
         )

@@ -7,14 +7,15 @@ and ends with it. What crosses from one sequence to the next is the state alone.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tt_conv._memory_format import channels_last
+from tt_conv._memory_format import as_autocast, channels_last
+from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.gates import double_candidate, lstm_update
 from tt_conv.registers import Registers
 
@@ -31,32 +32,31 @@ _TYPICAL_LENGTH = 10
 """Steps that the planner expects of a sequence; it weighs work on the weights alone against work per step."""
 
 
-def _as_autocast(x: Tensor) -> Tensor:
-    """Convert what autocast would convert in every convolution, once."""
-    device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
-        return x.to(torch.get_autocast_dtype(device))
-    return x
-
-
 def _prepared(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return the kernel and the bias of gates i, f, o, g as a sequence uses them at every step, for i, f, o, 2g."""
-    weight = channels_last(_as_autocast(double_candidate(weight, dim=0)))
-    return weight, None if bias is None else _as_autocast(double_candidate(bias, dim=0))
+    weight = channels_last(as_autocast(double_candidate(weight, dim=0)))
+    return weight, None if bias is None else as_autocast(double_candidate(bias, dim=0))
 
 
 class Recurrence(ABC):
     """A cell on its way through one sequence."""
 
     def __init__(self, cell: RecurrentCell, state: Sequence[Tensor]) -> None:
-        self.cell = cell
-        self.hidden = [channels_last(_as_autocast(value)) for value in state[:-1]]
+        self.dim = cell.dim
+        self.compiled = cell.compiled_step
+        self.taken = 0
+        self.steady = 1
+        self.hidden = [channels_last(as_autocast(value)) for value in state[:-1]]
         self.memory = channels_last(state[-1])
 
     def step(self, x: Tensor) -> Tensor:
         """Take the frame ``[batch, in_channels, *spatial]`` and return ``[batch, hidden_channels, *spatial]``."""
-        newest, self.memory = lstm_update(self.gates(channels_last(_as_autocast(x))), self.memory)
+        # The first steps see other memory formats and other needs of gradients than all that follow, so they are not
+        # worth a compilation.
+        advance = self.compiled if self.compiled is not None and self.taken >= self.steady else advance_eagerly
+        newest = advance(self, channels_last(as_autocast(x)))
         self.hidden = [*self.hidden[1:], newest]
+        self.taken += 1
         return newest
 
     def state(self) -> State:
@@ -66,6 +66,12 @@ class Recurrence(ABC):
     @abstractmethod
     def gates(self, x: Tensor) -> Tensor:
         """Return the gates i, f, o, 2g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+
+
+def advance_eagerly(recurrence: Recurrence, x: Tensor) -> Tensor:
+    """Take one frame, with what a compiler sees of a step."""
+    newest, recurrence.memory = lstm_update(recurrence.gates(x), recurrence.memory)
+    return newest
 
 
 class ConvLSTMRecurrence(Recurrence):
@@ -78,7 +84,7 @@ class ConvLSTMRecurrence(Recurrence):
 
     def gates(self, x: Tensor) -> Tensor:
         joined = torch.cat([x, self.hidden[-1]], dim=1)
-        return CONVOLVE[self.cell.dim](joined, self.weight, self.bias, padding=self.padding)
+        return CONVOLVE[self.dim](joined, self.weight, self.bias, padding=self.padding)
 
 
 class ModuleRecurrence(Recurrence):
@@ -97,11 +103,15 @@ class WindowRecurrence(Recurrence):
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.input_gates, self.train = cell.input_gates, cell.recurrent
+        self.steady = cell.steps
+        self.bind_input, self.train = cell.bind_input, cell.recurrent
+        self.input: Callable[[Tensor], Tensor] | None = None
         self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
 
     def gates(self, x: Tensor) -> Tensor:
-        return double_candidate(self.input_gates(x) + self.evaluate(self.train.windows(self.hidden)), dim=1)
+        if self.input is None:
+            self.input = self.bind_input(x, reuse=_TYPICAL_LENGTH)
+        return double_candidate(self.input(x) + self.evaluate(self.train.windows(self.hidden)), dim=1)
 
 
 class RegisterRecurrence(Recurrence):
@@ -111,9 +121,16 @@ class RegisterRecurrence(Recurrence):
         super().__init__(cell, state)
         train = cell.recurrent
         self.form = form = Registers(train)
-        form.weight = channels_last(_as_autocast(form.weight))
+        form.prepare()
         self.lags = train.lags
-        self.weight, self.bias = _prepared(torch.cat([cell.input_conv.weight, train.cores[-1]], dim=1), train.bias)
+        self.steady = train.lags + 1
+        conv = cell.input_conv
+        # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
+        self.projection = Registers(conv) if isinstance(conv, ConvTT) else None
+        if self.projection is not None:
+            self.projection.prepare()
+        input_weight = conv.cores[0] if isinstance(conv, ConvTT) else conv.weight
+        self.weight, self.bias = _prepared(torch.cat([input_weight, train.cores[-1]], dim=1), train.bias)
         self.placed = [form.place(value) for value in self.hidden]
         if from_zero:
             self.registers = form.start_from_zero(self.placed[0])
@@ -129,5 +146,11 @@ class RegisterRecurrence(Recurrence):
             self.placed = [*self.placed, form.place(self.hidden[-1])][-self.lags :]
             self.registers = form.advance(self.placed, self.registers)
         self.current = False
-        joined = torch.cat([form.beside_newest_level(x), form.newest_level(self.registers)], dim=1)
+        joined = torch.cat([self.input(x), form.newest_level(self.registers)], dim=1)
         return form.output_convolution(joined, self.weight, self.bias)
+
+    def input(self, x: Tensor) -> Tensor:
+        """Return what stands beside V_M in the output convolution."""
+        if self.projection is None:
+            return self.form.beside_newest_level(x)
+        return self.projection.newest_level(self.projection.project(x))

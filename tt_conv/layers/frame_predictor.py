@@ -118,7 +118,9 @@ class FramePredictor(nn.Module):
             channels = hidden + skipped
         self.output = CONVOLUTIONS[self.dim](channels, patch_channels, 1, device=device, dtype=dtype)
 
-    def forward(self, frames: Tensor, future: int) -> Tensor:
+    def forward(
+        self, frames: Tensor, future: int, truth: Tensor | None = None, use_truth: Tensor | None = None
+    ) -> Tensor:
         """Predict the frames that follow each given frame, and ``future`` frames in all after the last.
 
         Parameters
@@ -127,6 +129,12 @@ class FramePredictor(nn.Module):
             ``[batch, time, in_channels, *spatial]``, oldest frame first.
         future : int
             Number of frames to predict after the given ones, at least 1.
+        truth : Tensor, optional
+            ``[batch, future - 1, in_channels, *spatial]``, the true frames time + 1 .. time + future - 1, for
+            scheduled sampling.
+        use_truth : Tensor, optional
+            ``[batch, future - 1]``, bool: where the network is fed with ``truth`` instead of its own prediction;
+            goes with ``truth``.
 
         Returns
         -------
@@ -136,7 +144,7 @@ class FramePredictor(nn.Module):
         Raises
         ------
         ValueError
-            If ``frames`` has another shape, or a side that ``patch_size`` does not divide.
+            If an argument has another shape, or ``frames`` a side that ``patch_size`` does not divide.
         """
         layout = "[batch, time, channels, *spatial]"
         check_shape(frames, "frames", layout, self.in_channels, self.dim, channel_axis=2)
@@ -145,6 +153,7 @@ class FramePredictor(nn.Module):
         if time == 0:
             raise ValueError(f"frames must hold at least one frame, got shape {tuple(frames.shape)}")
         self._check_sides(frames.shape[3:])
+        check_truth(frames, future, truth, use_truth)
         walk: list[Recurrence] = []
 
         def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
@@ -154,7 +163,11 @@ class FramePredictor(nn.Module):
 
         predictions: list[Tensor] = []
         for t in range(time + future - 1):
-            predictions.append(self._predict(frames[:, t] if t < time else predictions[-1], advance))
+            frame = frames[:, t] if t < time else predictions[-1]
+            if truth is not None and use_truth is not None and t >= time:
+                fed = use_truth[:, t - time].reshape(-1, *(1,) * (frame.ndim - 1))
+                frame = torch.where(fed, truth[:, t - time], frame)
+            predictions.append(self._predict(frame, advance))
         return torch.stack(predictions, dim=1)
 
     def step(self, frame: Tensor, states: Sequence[State] | None = None) -> tuple[Tensor, tuple[State, ...]]:
@@ -207,6 +220,11 @@ class FramePredictor(nn.Module):
         if any(side < 1 or side % self.patch_size for side in sides):
             raise ValueError(f"patch_size={self.patch_size} must divide every side of a frame, got {tuple(sides)}")
 
+    def compile(self, *, backend: str | Callable[..., Any] = "inductor", **options: Any) -> None:
+        """Compile a step of every cell, never the unrolled sequence; see :meth:`ConvTTLSTMCell.compile`."""
+        for cell in self.cells():
+            cell.compile(backend=backend, **options)
+
     def cells(self) -> list[RecurrentCell]:
         """Return the cells in the order in which a frame passes them."""
         return [cast(RecurrentCell, cell) for block in self.blocks for cell in cast(nn.ModuleList, block)]
@@ -219,3 +237,18 @@ class FramePredictor(nn.Module):
         patches = tuple(side // self.patch_size for side in spatial_size)
         cells = sum(cell.macs(patches) for cell in self.cells())
         return cells + self.output.weight.numel() * math.prod(patches)
+
+
+def check_truth(frames: Tensor, future: int, truth: Tensor | None, use_truth: Tensor | None) -> None:
+    """Check what :meth:`FramePredictor.forward` is fed with in place of its own predictions."""
+    if (truth is None) != (use_truth is None):
+        raise ValueError("truth and use_truth go together, got only one of them")
+    if truth is None or use_truth is None:
+        return
+    expected = (frames.shape[0], future - 1, *frames.shape[2:])
+    if truth.shape != expected:
+        raise ValueError(f"truth must be the {future - 1} frames between, shape {expected}, got {tuple(truth.shape)}")
+    if use_truth.shape != expected[:2] or use_truth.dtype != torch.bool:
+        raise ValueError(
+            f"use_truth must be bool of shape {expected[:2]}, got {use_truth.dtype} of shape {tuple(use_truth.shape)}"
+        )

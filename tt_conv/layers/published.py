@@ -6,6 +6,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
+from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.frame_predictor import FramePredictor
@@ -99,6 +100,12 @@ def _convolution(name: str, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Iterator
 
 
 def _conv_tt_lstm(cell: ConvTTLSTMCell) -> Iterator[tuple[str, Target]]:
+    conv = cell.input_conv
+    if isinstance(conv, ConvTT):
+        raise TypeError(
+            f"the published model has a dense input convolution; a cell with input_rank={cell.input_rank} has no "
+            "published counterpart"
+        )
     recurrent = cell.recurrent
     *inner, last = recurrent.cores
     for m, projection in enumerate(recurrent.projections):
@@ -109,7 +116,7 @@ def _conv_tt_lstm(cell: ConvTTLSTMCell) -> Iterator[tuple[str, Target]]:
         yield f"layers.{m}.weight", ([core], _whole)
     for m, bias in enumerate(recurrent.core_biases):
         yield f"layers.{m}.bias", ([bias], _whole)
-    yield f"layers.{len(inner)}.weight", ([cell.input_conv.weight, last], _input_and_core)
+    yield f"layers.{len(inner)}.weight", ([conv.weight, last], _input_and_core)
     if recurrent.bias is not None:
         yield f"layers.{len(inner)}.bias", ([recurrent.bias], _whole)
 

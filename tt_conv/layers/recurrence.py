@@ -1,7 +1,8 @@
 """What every recurrent cell and layer shares: the state and the walk through time."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,7 +16,8 @@ from tt_conv._arguments import (
     spatial_dim,
 )
 from tt_conv._memory_format import channels_last, zeros
-from tt_conv.layers.engine import Recurrence, State
+from tt_conv.layers._compilation import Compiled
+from tt_conv.layers.engine import Recurrence, State, advance_eagerly
 from tt_conv.layers.gates import double_candidate, lstm_update
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -36,6 +38,8 @@ class RecurrentCell(nn.Module, ABC):
         self.hidden_channels = positive_int(hidden_channels, "hidden_channels")
         self.kernel_size = odd_kernel_size(kernel_size, self.dim)
         self.steps = steps
+        self.compiled_frame: Compiled | None = None
+        self.compiled_step: Compiled | None = None
 
     @abstractmethod
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
@@ -84,11 +88,38 @@ class RecurrentCell(nn.Module, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
-        # One memory format from the first step on: nobody downstream meets a state in two.
-        *hidden, memory = map(channels_last, state)
-        gates = channels_last(self.gates(channels_last(x), hidden))
-        newest, memory = lstm_update(double_candidate(gates, dim=1), memory)
-        return newest, (*hidden[1:], newest, memory)
+        frame = one_frame if self.compiled_frame is None else self.compiled_frame
+        newest, state = frame(self, x, state)
+        return newest, state
+
+    def compile(self, *, backend: str | Callable[..., Any] = "inductor", **options: Any) -> None:
+        """Compile what one frame takes: single calls of the cell, and its steps through sequences.
+
+        Nothing is compiled before the first such call, and then once per shape, precision and grad mode; from the
+        ninth such combination on the steps run uncompiled, and so do the first few of every sequence, which start up.
+
+        Parameters
+        ----------
+        backend : str or callable
+        **options
+            As :func:`torch.compile` takes them; ``fullgraph=True`` and ``dynamic=False`` unless they are given.
+
+        Examples
+        --------
+        >>> import torch
+        >>> from tt_conv.layers import ConvTTLSTM
+        >>> layer = ConvTTLSTM(1, 4, kernel_size=3, rank=2)
+        >>> layer.compile(backend="eager")  # the default backend needs a C++ compiler, or a GPU
+        >>> layer(torch.rand(1, 5, 1, 8, 8))[0].shape
+        torch.Size([1, 5, 4, 8, 8])
+        """
+        options = {"backend": backend, **options}
+        self.compiled_frame = Compiled(one_frame, options)
+        self.compiled_step = Compiled(advance_eagerly, options)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copies and pickles are not compiled.
+        return {**super().__getstate__(), "compiled_frame": None, "compiled_step": None}
 
     def begin(self, x: Tensor, state: Sequence[Tensor] | None = None) -> Recurrence:
         """Prepare a walk through a sequence of frames like ``x`` ``[batch, in_channels, *spatial]``."""
@@ -104,10 +135,23 @@ class RecurrentCell(nn.Module, ABC):
         check_state(state, self.steps + 1, expected, x, f"{self.steps} hidden states and the cell state")
 
 
+def one_frame(cell: RecurrentCell, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
+    """Take one frame, with what a compiler sees of a call of a cell."""
+    # One memory format from the first step on: nobody downstream meets a state in two.
+    *hidden, memory = map(channels_last, state)
+    gates = channels_last(cell.gates(channels_last(x), hidden))
+    newest, memory = lstm_update(double_candidate(gates, dim=1), memory)
+    return newest, (*hidden[1:], newest, memory)
+
+
 class RecurrentLayer(nn.Module):
     """A cell applied to every frame of a sequence."""
 
     cell: RecurrentCell
+
+    def compile(self, *, backend: str | Callable[..., Any] = "inductor", **options: Any) -> None:
+        """Compile a step, never the unrolled sequence; see :meth:`ConvTTLSTMCell.compile`."""
+        self.cell.compile(backend=backend, **options)
 
     def forward(self, sequence: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
         """Take a sequence.

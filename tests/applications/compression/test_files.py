@@ -43,7 +43,7 @@ def test_our_network_loads_bit_for_bit_in_a_fresh_process(tmp_path: Path) -> Non
     [
         ConvLSTM(2, 6, 5, bias=False),
         ConvTTLSTM(2, 4, 3, order=2, steps=3, rank=(2, 3), window="fixed", boundary="zeros"),
-        predictor("conv_tt_lstm", order=2, rank=3),
+        predictor("conv_tt_lstm", order=2, rank=3, input_rank=2),
     ],
     ids=["ConvLSTM", "ConvTTLSTM", "FramePredictor"],
 )

@@ -169,7 +169,8 @@ def _cell_arguments(cell: Any) -> dict[str, Any]:
         return {**arguments, "bias": cell.conv.bias is not None}
     train = cell.recurrent
     options = {"order": train.order, "steps": train.steps, "rank": list(train.rank), "window": train.window}
-    arguments |= {"boundary": train.boundary, "bias": train.bias is not None, **options}
+    options |= {"boundary": train.boundary, "input_rank": cell.input_rank, "bias": train.bias is not None}
+    arguments |= options
     arguments["kernel_size"] = [list(size) for size in train.kernel_size]
     return arguments
 

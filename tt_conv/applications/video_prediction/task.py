@@ -80,11 +80,15 @@ class FramePrediction(Task):
     def loss(self, batch: Tensor, progress: float = 1.0) -> Tensor:
         """Loss on sequences ``[B, T, C, *S]``; ``progress`` is the share of the training that is done."""
         future = self.future(batch.shape[1], progress)
-        predicted = self.model(batch[:, : self.given], future)
-        target = batch[:, 1 : self.given + future]
-        if self.loss_name == "cross_entropy":
-            return F.binary_cross_entropy(predicted, target)
-        return F.l1_loss(predicted, target) + F.mse_loss(predicted, target)
+        return self.loss_of(self.model(batch[:, : self.given], future), batch[:, 1 : self.given + future])
+
+    def loss_of(self, predicted: Tensor, target: Tensor) -> Tensor:
+        """Loss of predicted frames against the true ones, of the same shape, in the precision of the latter."""
+        with torch.autocast(target.device.type, enabled=False):
+            predicted = predicted.to(target.dtype)
+            if self.loss_name == "cross_entropy":
+                return F.binary_cross_entropy(predicted, target)
+            return F.l1_loss(predicted, target) + F.mse_loss(predicted, target)
 
 
 def published_start(model: nn.Module) -> None:

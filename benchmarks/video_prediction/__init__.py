@@ -1,0 +1,1 @@
+"""Quality of frame prediction under a small budget of training."""

@@ -1,0 +1,231 @@
+"""Evaluating and predicting with trained networks, inspecting data: what is written, and what is refused."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from tt_conv.applications.command_line import main
+from tt_conv.applications.video_prediction import MovingMNIST, copy_last
+from tt_conv.applications.video_prediction.checkpoint import load_trained
+from tt_conv.applications.video_prediction.data import read_video, write_video
+from tt_conv.applications.video_prediction.evaluate_trained import EvaluationSettings, run_evaluation
+from tt_conv.applications.video_prediction.inspect_data import inspect_data
+from tt_conv.applications.video_prediction.predict import run_prediction
+from tt_conv.applications.video_prediction.scores import Scores
+from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+from tt_conv.applications.video_prediction.train import run_training
+
+DATA = DataSettings(
+    size=16, digit_size=8, digits=2, given=10, future=10, sequences=4, validation_sequences=2, test_sequences=3
+)
+MODEL = ModelSettings(hidden_channels=[3], layers_per_block=[1], kernel_size=3, rank=2, patch_size=2)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("trained") / "out"
+    run_training(Settings(DATA, MODEL, TrainingSettings(epochs=1, batch_size=4, pictures_every=0)), folder)
+    return folder / "best.ckpt"
+
+
+def test_an_evaluation(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_evaluation(checkpoint, tmp_path / "out", EvaluationSettings(futures=[10, 12]))
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    pictures = {
+        f"{kind}_{future}.{ending}"
+        for kind, ending in (("curves", "png"), ("strips", "png"), ("animation", "gif"))
+        for future in (10, 12)
+    }
+    assert names == pictures | {"results.json", "table.md"}
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    first, second = results["horizons"]
+    assert [len(second["rows"]["model"]["per_frame"][name]) for name in ("mse", "ssim")] == [12, 12]
+    # The figures, from the parts.
+    model, data = load_trained(checkpoint).model, MovingMNIST("test", 3, frames=20, size=16, digit_size=8)
+    sequences = torch.stack([data[number] for number in range(3)])
+    for name, predictor in (("model", model), ("copy the last frame", copy_last)):
+        with torch.no_grad():
+            predicted = predictor(sequences[:, :10], 10)[:, -10:]
+        scores = Scores()
+        scores.update(predicted, sequences[:, 10:])
+        for metric, values in scores.per_frame().items():
+            if np.isfinite(values).all():
+                np.testing.assert_allclose(first["rows"][name]["per_frame"][metric], values, rtol=1e-6)
+                assert first["rows"][name]["mean"][metric] == pytest.approx(np.mean(values))
+    assert first["parameters"] == sum(parameter.numel() for parameter in model.parameters())
+    assert first["macs_per_frame"] == model.macs((16, 16))
+    assert results["sequences_seen"] == 4
+    table = (tmp_path / "out" / "table.md").read_text()
+    for expected in ("| model |", "Conv-TT-LSTM, original | 12.96", "0.00% of the 5,000,000", "OpenSTL", "MSE sum"):
+        assert expected in table
+    assert "copy the last frame" in capsys.readouterr().out
+
+
+def test_published_weights(tmp_path: Path) -> None:
+    weights = {}
+    for kernel, name, shape in (("conv.weight", "layers.b0l0", (12, 7, 3, 3)), ("conv.bias", "layers.b0l0", (12,))):
+        weights[f"module.{name}.{kernel}"] = torch.randn(shape)
+    weights |= {"module.layers.output.weight": torch.randn(4, 3, 1, 1), "module.layers.output.bias": torch.zeros(4)}
+    torch.save({"epoch": 3, "model_state_dict": weights}, tmp_path / "published.pt")
+    recipe = tmp_path / "mine.yaml"
+    architecture = {"cell": "conv_lstm", "hidden_channels": [3], "layers_per_block": [1], "kernel_size": 3}
+    data = {"given": 2, "future": 2, "size": 16, "digit_size": 8, "test_sequences": 2}
+    recipe.write_text(yaml.safe_dump({"data": data, "model": {**architecture, "patch_size": 2}}))
+    trained = load_trained(tmp_path / "published.pt", str(recipe))
+    assert torch.equal(trained.model.cells()[0].conv.weight, weights["module.layers.b0l0.conv.weight"])  # type: ignore[union-attr]
+    results = run_evaluation(tmp_path / "published.pt", tmp_path / "out", recipe=str(recipe))
+    assert results["sequences_seen"] is None
+    with pytest.raises(ValueError, match=r"published\.pt does not tell its architecture: name it with --recipe"):
+        load_trained(tmp_path / "published.pt")
+    with pytest.raises(ValueError, match=r"published\.pt and the architecture of kth_conv_tt_lstm_published: "):
+        load_trained(tmp_path / "published.pt", "kth_conv_tt_lstm_published")
+
+
+@pytest.mark.parametrize("kind", ["mp4", "avi", "webm", "gif", "frames", "npy"])
+def test_a_prediction(checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    frames = (255 * MovingMNIST("test", frames=14, size=16, digit_size=8)[0]).byte().squeeze(1).numpy()
+    video = tmp_path / f"video.{kind}"
+    if kind == "gif":
+        pictures = [Image.fromarray(frame) for frame in frames]
+        pictures[0].save(video, save_all=True, append_images=pictures[1:])
+    elif kind == "frames":
+        video.mkdir()
+        for number, frame in enumerate(frames):
+            Image.fromarray(frame).save(video / f"{number}.png")
+    elif kind == "npy":
+        np.save(video, frames)
+    else:
+        write_video(video, frames)
+    predicted = run_prediction(checkpoint, video, tmp_path / "out", future=25)
+    assert predicted.shape == (25, 1, 16, 16)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {f"prediction.{ending}" for ending in ("mp4", "gif", "png", "npy")}
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "prediction.npy"), predicted.numpy())
+    assert read_video(tmp_path / "out" / "prediction.mp4").shape == (35, 256, 256, 3)
+    assert read_video(tmp_path / "out" / "prediction.gif").shape[0] in range(2, 36)  # equal frames are joined
+    if kind in ("frames", "npy"):
+        shown = torch.from_numpy(frames[4:]).float().div(255)[None, :, None]
+        with torch.no_grad():
+            expected = load_trained(checkpoint).model(shown, 25)[0, -25:]
+        torch.testing.assert_close(predicted, expected)
+
+
+def test_predictions_elsewhere_in_colour_and_of_another_size(checkpoint: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((30, 9, 11, 3)))
+    predicted = run_prediction(
+        checkpoint, tmp_path / "a.npy", tmp_path / "out", future=2, given=3, start=5, size=(10, 12), rate=5
+    )
+    assert predicted.shape == (2, 1, 10, 12)
+    with pytest.raises(ValueError, match=r"start must be from 0 to 27 for 3 frames given, got 28"):
+        run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", given=3, start=28)
+    with pytest.raises(ValueError, match=r"a\.npy has 30; ask for fewer frames"):
+        run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", given=31)
+    with pytest.raises(ValueError, match="patch_size=2 must divide every side"):
+        run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", size=(9, 11))
+    with pytest.raises(ValueError, match="at least 1 frame"):
+        run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", future=0)
+    assert not (tmp_path / "other").exists()
+
+
+def test_what_is_no_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.ckpt").write_text("hello")
+    (tmp_path / "cut.ckpt").write_bytes(checkpoint.read_bytes()[:3000])
+    torch.save({"a": 1}, tmp_path / "other.ckpt")
+    torch.save([1], tmp_path / "list.ckpt")
+    for name, message in [
+        ("text.ckpt", r"text\.ckpt is no checkpoint, or a damaged one"),
+        ("cut.ckpt", r"cut\.ckpt is no checkpoint, or a damaged one"),
+        ("other.ckpt", r"other\.ckpt holds no weights"),
+        ("list.ckpt", r"list\.ckpt holds a list"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            load_trained(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        load_trained(tmp_path / "none.ckpt")
+    with pytest.raises(ValueError, match=r"is a folder: give a checkpoint, such as .*best\.ckpt"):
+        load_trained(checkpoint.parent)
+    with pytest.raises(ValueError, match="tells its architecture itself"):
+        load_trained(checkpoint, "kth_conv_lstm_published")
+    contents = torch.load(checkpoint, weights_only=True)
+    contents["tt_conv"]["settings"]["model"]["hidden_channels"] = [5]
+    torch.save(contents, tmp_path / "changed.ckpt")
+    with pytest.raises(ValueError, match=r"changed\.ckpt: its weights are not of the architecture that it names"):
+        load_trained(tmp_path / "changed.ckpt")
+
+
+def test_data_that_do_not_fit_a_checkpoint(checkpoint: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((300, 16, 16, 3), np.uint8))
+    own: dict[str, Any] = {"kind": "own", "path": str(tmp_path / "a.npy"), "test_sequences": None, "size": None}
+    with pytest.raises(ValueError, match=r"frames of 1 channels, the data have 3: .* --data\.channels 1"):
+        run_evaluation(checkpoint, tmp_path / "out", data=own)
+    with pytest.raises(ValueError, match=r"sides 2 divides, got \[15, 15\]"):
+        run_evaluation(checkpoint, tmp_path / "out", data={**own, "channels": 1, "size": 15})
+    with pytest.raises(ValueError, match="there is no data setting colour"):
+        run_evaluation(checkpoint, tmp_path / "out", data={"colour": 1})
+    assert not (tmp_path / "out").exists()
+    results = run_evaluation(checkpoint, tmp_path / "out", data={**own, "channels": 1})
+    assert results["horizons"][0]["sequences"] == 1
+
+
+def test_an_inspection(tmp_path: Path) -> None:
+    said = inspect_data(DATA, tmp_path / "sheets")
+    assert "train: 4 sequences [T, C, H, W] = 20 x 1 x 16 x 16" in said
+    assert {path.name for path in (tmp_path / "sheets").iterdir()} == {"train.png", "validation.png", "test.png"}
+    np.save(tmp_path / "a.npy", np.zeros((60, 4, 4), np.uint8))
+    said = inspect_data(DataSettings("own", str(tmp_path / "a.npy"), given=5, future=5))
+    assert "train: 4 sequences" in said
+    assert "validation: 1 of 1 clips are shorter" in said
+    assert "axes THW" in said
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        inspect_data(DataSettings("own", str(tmp_path / "nowhere")))
+
+
+def run(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    try:
+        main(arguments)
+        status: Any = 0
+    except SystemExit as end:
+        status = end.code or 0
+    printed = capsys.readouterr()
+    return status, printed.out + printed.err
+
+
+def test_the_commands(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fixed = str(tmp_path / "fixed")
+    sizes = ["--train", "2", "--validation", "2", "--test", "2", "--frames", "8", "--test_frames", "8"]
+    assert run(["data", "moving_mnist", "--out", fixed, *sizes], capsys)[0] == 0
+    flags = ["--data.kind", "fixed_moving_mnist", "--data.path", fixed, "--data.given", "4", "--data.future", "4"]
+    status, said = run(["data", "inspect", *flags], capsys)
+    assert (status, "test: 2 sequences [T, C, H, W] = 8 x 1 x 64 x 64" in said) == (0, True)
+    evaluated = ["evaluate", "--checkpoint", str(checkpoint), *flags, "--data.test_sequences", "1", "--future", "[2,3]"]
+    status, said = run([*evaluated, "--out", str(tmp_path / "results")], capsys)
+    assert (status, "4 frames given, 3 predicted, 1 sequences" in said) == (0, True)
+    video = ["--video", f"{fixed}/test.npy", "--future", "3", "--given", "4", "--start", "0"]
+    status, said = run(["predict", "--checkpoint", str(checkpoint), *video, "--out", str(tmp_path / "p")], capsys)
+    assert (status, "Predicted: 3 frames" in said) == (0, True)
+    status, said = run(["predict", "--checkpoint", "nowhere.ckpt", *video], capsys)
+    assert (status, said) == (2, "tt-conv: error: nowhere.ckpt: No such file or directory\n")
+    status, said = run([*evaluated, "--lpips", "true", "--out", str(tmp_path / "other")], capsys)
+    assert status == 2
+    assert "LPIPS needs the packages lpips and torchvision" in said
+    assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(checkpoint: Path, tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(PermissionError, match="cannot write to the output folder"):
+        run_evaluation(checkpoint, tmp_path / "out")
+
+
+def test_a_prediction_leaves_nothing_in_the_cache(checkpoint: Path, tmp_path: Path, own_cache: Path) -> None:
+    write_video(tmp_path / "a.mp4", np.zeros((12, 16, 16), np.uint8))
+    run_prediction(checkpoint, tmp_path / "a.mp4", tmp_path / "out", future=1)
+    assert not [*own_cache.iterdir()]

@@ -1,0 +1,186 @@
+"""What a training leaves while it runs: checkpoints, a history, sample pictures, and a progress bar."""
+
+import csv
+import io
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import Callback, Checkpoint
+from tqdm import tqdm
+
+from tt_conv.applications.pictures import draw_strips
+from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
+from tt_conv.applications.video_prediction.video_task import VideoPrediction
+
+BEST, LAST = "best.ckpt", "last.ckpt"
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, bring it to the disk, and rename it: it is whole or not there."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        with partial.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class Checkpoints(Checkpoint):
+    """Writes ``last.ckpt`` after every epoch and ``best.ckpt`` after those with the smallest validation loss yet.
+
+    An epoch that was interrupted leaves no checkpoint: resuming begins at the start of it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.best = float("inf")
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.best = state_dict["best"]
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, VideoPrediction)
+        if pl_module.validated_epoch != trainer.current_epoch:
+            return
+        better = pl_module.validation_loss < self.best
+        self.best = min(self.best, pl_module.validation_loss)
+        # Every process takes part in collecting the state; one writes it.
+        state = trainer._checkpoint_connector.dump_checkpoint()
+        if trainer.is_global_zero:
+            buffer = io.BytesIO()
+            torch.save(state, buffer)
+            for name in [BEST] * better + [LAST]:
+                write_whole(self.folder / name, buffer.getvalue())
+        trainer.strategy.barrier()
+
+
+class History(Callback):
+    """Writes ``history.csv``: one line per epoch, rewritten as a whole, so that a resumed training continues it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.rows: list[dict[str, float]] = []
+        self._start = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = list(state_dict["rows"])
+
+    def on_train_epoch_start(self, *_: Any) -> None:
+        self._start = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, VideoPrediction)
+        if pl_module.validated_epoch != trainer.current_epoch:
+            return
+        self.rows.append(
+            {
+                "epoch": trainer.current_epoch + 1,
+                "step": trainer.global_step,
+                "sequences": pl_module.sequences_seen,
+                "training_loss": pl_module.training_loss,
+                "validation_loss": pl_module.validation_loss,
+                "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
+                "sampling_ratio": pl_module.plateau.ratio,
+                "seconds": round(time.perf_counter() - self._start, 3),
+            }
+        )
+        if trainer.is_global_zero:
+            text = io.StringIO()
+            writer = csv.DictWriter(text, [*self.rows[0]], lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+            write_whole(self.folder / "history.csv", text.getvalue().encode())
+
+
+class SamplePictures(Callback):
+    """Draws what the model predicts for the first validation sequences, every few epochs."""
+
+    def __init__(self, folder: Path, sequences: SequenceDataset, every: int) -> None:
+        self.folder = folder
+        self.sequences = [sequences[number] for number in range(min(2, len(sequences)))]
+        self.every = every
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, VideoPrediction)
+        epoch = trainer.current_epoch + 1
+        if not trainer.is_global_zero or pl_module.validated_epoch != trainer.current_epoch or epoch % self.every:
+            return
+        given = pl_module.given
+        frames = torch.stack(self.sequences).to(pl_module.device, next(pl_module.parameters()).dtype)
+        future = frames.shape[1] - given
+        with torch.inference_mode():
+            predicted = pl_module.model(frames[:, :given], future)[:, -future:].float().cpu()
+        examples = [{"truth": a, "predicted": b} for a, b in zip(self.sequences, predicted, strict=True)]
+        self.folder.mkdir(exist_ok=True)
+        partial = self.folder / f".partial-{epoch}.png"
+        draw_strips(partial, examples, given, f"after epoch {epoch}")
+        partial.replace(self.folder / f"epoch_{epoch:04d}.png")
+
+
+class RunBar(Callback):
+    """A progress bar over all steps of all epochs, with the time that is left."""
+
+    FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} steps [{elapsed} < {remaining} left{postfix}]"
+
+    def __init__(self, steps: int, epochs: int) -> None:
+        self.steps, self.epochs = steps, epochs
+        self._bar: tqdm | None = None
+        self._shown: dict[str, str] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            interactive = sys.stdout.isatty()
+            self._bar = tqdm(
+                total=self.steps,
+                initial=trainer.global_step,
+                bar_format=self.FORMAT,
+                file=sys.stdout,
+                mininterval=0.2 if interactive else 20,
+                dynamic_ncols=interactive,
+                ncols=None if interactive else 110,
+            )
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self._bar is not None:
+            self._bar.set_description(f"Epoch {trainer.current_epoch + 1}/{self.epochs}", refresh=False)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, *_: Any) -> None:
+        if self._bar is not None:
+            loss = outputs["loss"] if isinstance(outputs, Mapping) else outputs
+            # Reading a number from a GPU waits for it: not more often than the bar is drawn.
+            if time.monotonic() - getattr(self, "_read", 0.0) > 1:
+                self._read = time.monotonic()
+                self._shown["loss"] = f"{float(loss):.4f}"
+            self._bar.set_postfix(self._shown, refresh=False)
+            self._bar.update(trainer.global_step - self._bar.n)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        assert isinstance(pl_module, VideoPrediction)
+        self._shown["validation"] = f"{pl_module.validation_loss:.4f}"
+
+    def on_train_end(self, *_: Any) -> None:
+        self._close()
+
+    def on_exception(self, *_: Any) -> None:
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.refresh()
+            self._bar.close()
+            self._bar = None

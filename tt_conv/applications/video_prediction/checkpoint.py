@@ -1,0 +1,121 @@
+"""Trained networks from files: checkpoints of ``tt-conv train``, and published weights."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from tt_conv.applications.video_prediction.open_data import build_model, settings_from_dict
+from tt_conv.applications.video_prediction.recipes import recipe_file
+from tt_conv.applications.video_prediction.settings import Settings
+from tt_conv.layers import FramePredictor, load_published_state_dict
+
+CHECKPOINT_KEY = "tt_conv"
+# Where training programs keep the weights inside what they save.
+_NESTED = ("state_dict", "model_state_dict", "model")
+
+
+@dataclass
+class Trained:
+    """A network with its weights, and what is known about its training.
+
+    Parameters
+    ----------
+    model : FramePredictor
+        In evaluation mode, on the CPU.
+    settings : Settings
+        Of the training, or of the recipe that stands for it.
+    channels : int
+        Of a frame.
+    sequences_seen : int, optional
+        In training; ``None`` if the file does not tell.
+    epochs_done : int, optional
+    """
+
+    model: FramePredictor
+    settings: Settings
+    channels: int
+    sequences_seen: int | None = None
+    epochs_done: int | None = None
+
+
+def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1) -> Trained:
+    """Load a network.
+
+    Parameters
+    ----------
+    path : path
+        A checkpoint of ``tt-conv train``, or a state dict under the published names, by itself or as
+        ``state_dict``, ``model_state_dict`` or ``model`` of what was saved. Only tensors and plain values are read.
+    recipe : str, optional
+        Name of a recipe or a YAML file: the architecture and the data of weights that do not tell them.
+    channels : int
+        Of a frame, for such weights.
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no checkpoint, is damaged, or was made by another architecture.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give a checkpoint, such as {path / 'best.ckpt'}")
+    contents = _read(path)
+    if CHECKPOINT_KEY in contents:
+        if recipe is not None:
+            raise ValueError(f"{path} tells its architecture itself: leave the recipe out")
+        return _from_training(path, contents)
+    weights = next((contents[key] for key in _NESTED if isinstance(contents.get(key), Mapping)), contents)
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path} holds no weights: give a checkpoint of tt-conv train, or a state dict")
+    if recipe is None:
+        raise ValueError(
+            f"{path} does not tell its architecture: name it with --recipe, such as moving_mnist_conv_tt_lstm_published"
+        )
+    file = Path(recipe) if Path(recipe).exists() else recipe_file(recipe)
+    settings = settings_from_dict(yaml.safe_load(file.read_text()))
+    model = build_model(settings.model, channels)
+    try:
+        load_published_state_dict(model, weights)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} and the architecture of {recipe}: {error}: name the recipe that it was trained in"
+        ) from error
+    return Trained(model.eval(), settings, channels)
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, UnicodeDecodeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} is no checkpoint, or a damaged one ({reason}): give another file") from error
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"{path} holds a {type(contents).__name__}, expected a checkpoint or a state dict")
+    return contents
+
+
+def _from_training(path: Path, contents: Mapping[str, Any]) -> Trained:
+    kept = contents[CHECKPOINT_KEY]
+    settings = settings_from_dict(kept["settings"])
+    model = build_model(settings.model, kept["channels"])
+    weights = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: its weights are not of the architecture that it names ({' '.join(str(error).split())[:300]}): "
+            "give a checkpoint as tt-conv train wrote it"
+        ) from error
+    return Trained(model.eval(), settings, kept["channels"], kept["sequences_seen"], kept["epochs_done"])

@@ -1,0 +1,113 @@
+"""The order of training, with all its randomness a function of (seed, epoch, step, sample).
+
+So a training that was killed and resumed, or that ran in several processes, sees what an undisturbed one sees.
+"""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
+
+# What the random numbers are for: streams of one seed do not meet.
+_ORDER, _SAMPLING = 1, 2
+
+
+class EpochOfSequences(Dataset[tuple[int, Tensor]]):
+    """The sequences that an epoch of training sees, each with its number.
+
+    Parameters
+    ----------
+    sequences : SequenceDataset
+        The whole data set.
+    epoch : int
+        Which epoch; ``None`` means the sequences as indexing gives them.
+    """
+
+    def __init__(self, sequences: SequenceDataset, epoch: int | None) -> None:
+        self.sequences = sequences
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+        if self.epoch is None:
+            return index, self.sequences[index]
+        return index, self.sequences.draw(index, self.epoch)
+
+
+class EpochBatches(Sampler[list[int]]):
+    """Batches of shuffled numbers for one process of several; together they are those of a single process.
+
+    Numbers that do not fill a last batch are left out, unless there is no other batch.
+
+    Parameters
+    ----------
+    length : int
+        How many sequences there are.
+    batch_size : int
+        Of all processes together.
+    seed, epoch : int
+        The order is a function of both.
+    rank, world_size : int
+        Which process this is, and how many there are; their number divides ``batch_size``.
+
+    Examples
+    --------
+    >>> alone = list(EpochBatches(8, 4, seed=0, epoch=3))
+    >>> first, second = (list(EpochBatches(8, 4, seed=0, epoch=3, rank=r, world_size=2)) for r in range(2))
+    >>> [a + b for a, b in zip(first, second)] == alone
+    True
+    """
+
+    def __init__(
+        self, length: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        if batch_size % world_size:
+            raise ValueError(f"batch_size ({batch_size}) must be a multiple of the number of processes ({world_size})")
+        self.batch_size = min(batch_size, length - length % world_size)
+        if not self.batch_size:
+            raise ValueError(f"{length} sequences are too few for {world_size} processes")
+        self.order = np.random.default_rng([seed, _ORDER, epoch]).permutation(length).tolist()
+        self.rank, self.world_size = rank, world_size
+
+    def __len__(self) -> int:
+        return len(self.order) // self.batch_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        share = self.batch_size // self.world_size
+        for batch in range(len(self)):
+            start = batch * self.batch_size + self.rank * share
+            yield self.order[start : start + share]
+
+
+def fed_with_truth(numbers: Tensor, frames: int, ratio: float, *, seed: int, epoch: int) -> Tensor:
+    """Where scheduled sampling feeds the true frame: one draw for each sample and frame.
+
+    Parameters
+    ----------
+    numbers : Tensor [B]
+        Numbers of the samples in the data set.
+    frames : int
+        How many frames may be fed.
+    ratio : float
+        Probability of the true frame.
+    seed, epoch : int
+        The draws are a function of both and the sample's number.
+
+    Returns
+    -------
+    Tensor [B, frames], bool
+
+    Examples
+    --------
+    >>> fed_with_truth(torch.tensor([4, 7]), 3, 1.0, seed=0, epoch=0)
+    tensor([[True, True, True],
+            [True, True, True]])
+    """
+    draws = [np.random.default_rng([seed, _SAMPLING, epoch, number]).random(frames) for number in numbers.tolist()]
+    return torch.from_numpy(np.stack(draws) < ratio).to(numbers.device)

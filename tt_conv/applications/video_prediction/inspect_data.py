@@ -1,0 +1,71 @@
+"""Look at a data set before a training: ``tt-conv data inspect``."""
+
+import math
+from pathlib import Path
+
+import torch
+
+from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.pictures import draw_strips
+from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
+from tt_conv.applications.video_prediction.mnist import SPLITS
+from tt_conv.applications.video_prediction.open_data import open_data
+from tt_conv.applications.video_prediction.settings import DataSettings
+
+_LOOKED_AT = 64
+_SHOWN = 6
+
+
+def inspect_data(settings: DataSettings, out: Path | str | None = None) -> str:
+    """Say what a data set holds, and draw a contact sheet of its sequences.
+
+    Parameters
+    ----------
+    settings : DataSettings
+        What to open.
+    out : path, optional
+        Folder for ``train.png``, ``validation.png`` and ``test.png``, new or empty; by default no pictures.
+
+    Returns
+    -------
+    str
+        For each part: how many sequences, their shape, range, mean and spread, and what was found on opening.
+
+    Raises
+    ------
+    ValueError, OSError
+        If not one part can be opened.
+    """
+    parts: dict[str, SequenceDataset] = {}
+    lines, errors = [], []
+    for split in SPLITS:
+        try:
+            parts[split] = open_data(settings, split)
+        except (ValueError, OSError) as error:
+            errors.append(error)
+            lines.append(f"{split}: {error}")
+        else:
+            lines += _words(split, parts[split])
+    if not parts:
+        raise errors[0]
+    if out is not None:
+        with OutputFolder(out) as folder:
+            for part, sequences in parts.items():
+                examples = [{"": sequences[number]} for number in range(min(_SHOWN, len(sequences)))]
+                with folder.new_file(f"{part}.png") as file:
+                    draw_strips(file, examples, settings.given, f"{part}: the first of {len(sequences):,} sequences")
+        lines.append(f"Contact sheets are in {folder.path}")
+    return "\n".join(lines)
+
+
+def _words(split: str, sequences: SequenceDataset) -> list[str]:
+    count = min(_LOOKED_AT, len(sequences))
+    some = torch.stack([sequences[number * (len(sequences) // count)] for number in range(count)])
+    shape = " x ".join(map(str, some.shape[1:]))
+    megabytes = math.prod(some.shape[1:]) * len(sequences) / 1e6
+    return [
+        f"{split}: {len(sequences):,} sequences [T, C, H, W] = {shape}, {megabytes:,.0f} million values",
+        f"  values of {count} of them: {some.min():.3f} to {some.max():.3f}, mean {some.mean():.3f}, "
+        f"standard deviation {some.std():.3f}",
+        *(f"  {note}" for note in sequences.notes),
+    ]

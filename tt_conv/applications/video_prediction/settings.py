@@ -1,0 +1,224 @@
+"""Everything that a training depends on: what the YAML files of the recipes hold. Imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+DataKind = Literal["moving_mnist", "fixed_moving_mnist", "kth", "own"]
+
+
+@dataclass
+class DataSettings:
+    """Which sequences: how many frames are given and predicted, and where the data are.
+
+    Parameters
+    ----------
+    kind : str
+        moving_mnist (made on the fly), fixed_moving_mnist (files), kth, or own (videos, frame folders, arrays).
+    path : str, optional
+        Where the files are; for moving_mnist a folder of IDX files, or nothing for the digits of the package.
+    given : int
+        Frames that the model is shown.
+    future : int
+        Frames that it has to predict.
+    size : int or (int, int), optional
+        Height and width to which frames are brought; by default as they are (64 for moving_mnist, 120 for kth).
+    channels : int, optional
+        1 (gray) or 3 (RGB); by default as they are.
+    sequences : int, optional
+        Training sequences in an epoch; by default all, 10,000 for moving_mnist.
+    validation_sequences : int, optional
+        By default all, 3,000 for moving_mnist.
+    test_sequences : int, optional
+        By default all, 5,000 for moving_mnist.
+    seed : int
+        Of made sequences and of random windows.
+    fresh : bool
+        Other sequences (moving_mnist) or other windows of the clips (kth, own) in every epoch.
+    digits : int
+        Of moving_mnist.
+    digit_size : int
+        Of moving_mnist, in pixels.
+    speed : float
+        Of moving_mnist: step per frame as a share of the free range.
+    step : int
+        Take every so many frames (own).
+    stride : int, optional
+        Frames between the starts of sequences (kth, own); by default they do not overlap.
+    layout : str, optional
+        Axes of arrays, such as NTHWC (own, fixed_moving_mnist); detected by default.
+    value_range : (float, float), optional
+        Black and white in arrays (own); detected by default.
+    array_name : str, optional
+        Which array of .npz files.
+    validation_persons : list of int
+        Of kth: persons of 1 to 16 that are for validation, not training.
+    broken : str
+        refuse, or skip: what happens to broken and short files.
+    cache : str, optional
+        Folder for decoded videos.
+    workers : int
+        Processes that read sequences during training.
+    """
+
+    kind: DataKind = "moving_mnist"
+    path: str | None = None
+    given: int = 10
+    future: int = 10
+    size: int | tuple[int, int] | None = None
+    channels: int | None = None
+    sequences: int | None = None
+    validation_sequences: int | None = None
+    test_sequences: int | None = None
+    seed: int = 0
+    fresh: bool = False
+    digits: int = 2
+    digit_size: int = 28
+    speed: float = 0.1
+    step: int = 1
+    stride: int | None = None
+    layout: str | None = None
+    value_range: tuple[float, float] | None = None
+    array_name: str | None = None
+    validation_persons: list[int] = field(default_factory=lambda: [15, 16])
+    broken: Literal["refuse", "skip"] = "refuse"
+    cache: str | None = None
+    workers: int = 0
+
+
+@dataclass
+class ModelSettings:
+    """The network: see tt_conv.layers.FramePredictor; what is empty is the default of the cell.
+
+    Parameters
+    ----------
+    cell : str
+        conv_tt_lstm or conv_lstm.
+    hidden_channels : list of int
+        Hidden channels of the cells, per block.
+    layers_per_block : list of int
+        Cells in each block.
+    kernel_size : int
+        Odd size of the kernels.
+    skip_stride : int, optional
+        Blocks that a skip connection spans.
+    sigmoid : bool
+        End with a sigmoid.
+    patch_size : int
+        Side of the patches that are folded into channels.
+    order : int, optional
+        Cores of the Conv-TT (conv_tt_lstm).
+    steps : int, optional
+        Past states that a step sees (conv_tt_lstm).
+    rank : int, optional
+        Of the Conv-TT (conv_tt_lstm).
+    input_rank : int, optional
+        Rank of the input convolution (conv_tt_lstm).
+    window : str, optional
+        sliding or fixed (conv_tt_lstm).
+    boundary : str, optional
+        stagewise, zeros or circular (conv_tt_lstm).
+    """
+
+    cell: Literal["conv_tt_lstm", "conv_lstm"] = "conv_tt_lstm"
+    hidden_channels: list[int] = field(default_factory=lambda: [32, 48, 48, 32])
+    layers_per_block: list[int] = field(default_factory=lambda: [3, 3, 3, 3])
+    kernel_size: int = 5
+    skip_stride: int | None = 2
+    sigmoid: bool = True
+    patch_size: int = 1
+    order: int | None = None
+    steps: int | None = None
+    rank: int | None = None
+    input_rank: int | None = None
+    window: Literal["sliding", "fixed"] | None = None
+    boundary: Literal["stagewise", "zeros", "circular"] | None = None
+
+
+@dataclass
+class TrainingSettings:
+    """The recipe: loss, optimizer, schedules, and on what it runs.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training sequences.
+    batch_size : int
+        Sequences in a step, of all devices together.
+    loss : str
+        l1_mse (published) or cross_entropy (needs a model with a sigmoid).
+    optimizer : str
+        adam or adamw.
+    learning_rate : float
+        The largest one.
+    weight_decay : float
+        Of adamw.
+    clip_norm : float, optional
+        Largest norm of the gradient.
+    schedule : str
+        plateau (published): the learning rate decays once the validation loss has stalled after scheduled
+        sampling began to fade; one_cycle: it rises over a tenth of the steps, then falls along a cosine.
+    sampling_ratio : float
+        Scheduled sampling: share of the frames beyond the given ones at which the model is fed with the true
+        frame instead of its own prediction. It is drawn for every sample and frame; 0 means never.
+    sampling_decay : float
+        By how much that share falls in each epoch once the validation loss has stalled.
+    patience : int
+        Epochs without a better validation loss that count as stalled.
+    lr_decay : float
+        Factor of the learning rate, schedule plateau.
+    lr_decay_every : int
+        Epochs between two such decays.
+    growth : float
+        Share of the training over which the predicted future grows from one frame to all.
+    start : str
+        Initial weights: xavier (published; zero biases) or default (PyTorch's).
+    start_at_mean : bool
+        Let the output start at the mean pixel (needs a model with a sigmoid).
+    precision : str
+        32, bf16 (convolutions in bfloat16) or 64.
+    seed : int
+        Of weights, order of sequences and scheduled sampling.
+    accelerator : str
+        auto, cpu, gpu or another that Lightning knows.
+    devices : str
+        Number of devices, or auto for all of one machine; start several machines with torchrun.
+    strategy : str
+        auto, ddp or another that Lightning knows.
+    nodes : int
+        Machines.
+    pictures_every : int
+        Epochs between sample pictures; 0 means none.
+    """
+
+    epochs: int = 20
+    batch_size: int = 16
+    loss: Literal["l1_mse", "cross_entropy"] = "l1_mse"
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip_norm: float | None = 1.0
+    schedule: Literal["plateau", "one_cycle"] = "one_cycle"
+    sampling_ratio: float = 0.0
+    sampling_decay: float = 2e-3
+    patience: int = 20
+    lr_decay: float = 0.98
+    lr_decay_every: int = 5
+    growth: float = 0.0
+    start: Literal["xavier", "default"] = "xavier"
+    start_at_mean: bool = False
+    precision: Literal["32", "bf16", "64"] = "32"
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: str = "1"
+    strategy: str = "auto"
+    nodes: int = 1
+    pictures_every: int = 1
+
+
+@dataclass
+class Settings:
+    """A whole training."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
