@@ -110,7 +110,8 @@ class RecurrentCell(nn.Module, ABC):
         >>> from tt_conv.layers import ConvTTLSTM
         >>> layer = ConvTTLSTM(1, 4, kernel_size=3, rank=2)
         >>> layer.compile(backend="eager")  # the default backend needs a C++ compiler, or a GPU
-        >>> layer(torch.rand(1, 5, 1, 8, 8))[0].shape
+        >>> with torch.no_grad():
+        ...     layer(torch.rand(1, 5, 1, 8, 8))[0].shape
         torch.Size([1, 5, 4, 8, 8])
         """
         options = {"backend": backend, **options}
