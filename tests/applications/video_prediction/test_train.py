@@ -27,7 +27,7 @@ from tt_conv.applications.video_prediction.video_task import VideoPrediction
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": os.getcwd()}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:
     """Train on one thread here as in the processes: sums over threads round otherwise."""
     threads = torch.get_num_threads()
