@@ -264,7 +264,7 @@ def _kind(tensor: Tensor) -> Hashable:
 
 
 def _identity(parameter: Tensor) -> Hashable:
-    return parameter.data_ptr(), parameter.stride(), parameter.requires_grad, *_kind(parameter)
+    return parameter.data_ptr(), parameter.stride(), _kind(parameter)
 
 
 def _precision(device_type: str) -> torch.dtype | None:
@@ -272,9 +272,9 @@ def _precision(device_type: str) -> torch.dtype | None:
 
 
 def _can_be_recorded(module: nn.Module, tensors: Sequence[Tensor], device_type: str) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
         return False
-    if torch._C._are_functorch_transforms_active():  # type: ignore[attr-defined]
+    if torch._C._are_functorch_transforms_active():
         return False
     if not all(isinstance(t, Tensor) and t.device.type == device_type and t.numel() for t in tensors):
         return False
