@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from tqdm import tqdm
 
 from tt_conv._arguments import positive_int
 from tt_conv.applications.recognition.data.class_list import speaks_of_sides
@@ -52,8 +53,8 @@ class VideoClips(LabelledClips):
     :func:`~tt_conv.applications.recognition.data.sampling.sampled_frames`: the middle one, or with ``random`` in
     training (:meth:`draw`) one at random. *In space*, frames are resized (area averaging) so that the shorter side is
     ``short_side``, then cropped to ``size``: from the centre, or in training at a random place, the same for all
-    frames. With ``flip`` every other clip is mirrored in training, but not those of classes that speak of left, right
-    or clockwise.
+    frames. With ``flip`` half of them, chosen at random, are mirrored in training, but not those of classes that
+    speak of left, right or clockwise.
 
     Parameters
     ----------
@@ -253,9 +254,14 @@ def looked_through(videos: Sequence[Path], cache: Path) -> list[Found]:
     keys = [_key(video, base) for video in videos]
     new = {key: video for key, video in zip(keys, videos, strict=True) if key is not None and key not in known}
     if new:
-        with ThreadPoolExecutor(8) as threads:  # decoders leave Python's lock
-            known.update(zip(new, threads.map(_look, new.values()), strict=True))
-        _remember(kept, known)
+        try:
+            with ThreadPoolExecutor(8) as threads:  # decoders leave Python's lock
+                looks = threads.map(_look, new.values())
+                bar = tqdm(looks, "looking through the videos", len(new), leave=False, disable=None, delay=3)
+                for key, found in zip(new, bar, strict=True):
+                    known[key] = found
+        finally:  # also what was done before an interruption
+            _remember(kept, known)
     return [_MISSING if key is None else known[key] for key in keys]
 
 
