@@ -62,6 +62,9 @@ class Recurrence(ABC):
         self.taken += 1
         return newest
 
+    def forget_older(self) -> None:
+        """Give up :meth:`state`, and with it the hidden states that only it needs."""
+
     def state(self) -> State:
         """Return the state after the frames so far."""
         return (*self.hidden, self.memory)
@@ -73,7 +76,7 @@ class Recurrence(ABC):
 
 def advance_eagerly(recurrence: Recurrence, x: Tensor) -> Tensor:
     """Take one frame, with what a compiler sees of a step."""
-    newest, recurrence.memory = lstm_update(recurrence.gates(x), recurrence.memory)
+    newest, recurrence.memory = lstm_update(recurrence.gates(x), recurrence.memory, disposable=True)
     return newest
 
 
@@ -146,7 +149,6 @@ class RegisterRecurrence(Recurrence):
         train = cell.recurrent
         self.form = form = Registers(train)
         form.prepare()
-        self.lags = train.lags
         self.steady = train.lags + 1
         conv = cell.input_conv
         # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
@@ -160,15 +162,19 @@ class RegisterRecurrence(Recurrence):
             self.registers = form.start_from_zero(self.placed[0])
         else:
             self.registers = form.start(self.placed)
-        self.placed = self.placed[-self.lags :]
+        self.placed = self.placed[train.order :]
         self.current = True
+
+    def forget_older(self) -> None:
+        self.hidden = self.hidden[-1:]
 
     def gates(self, x: Tensor) -> Tensor:
         form = self.form
         if not self.current:
             # Not done before it is needed: the last step of a sequence leaves its registers alone.
-            self.placed = [*self.placed, form.place(self.hidden[-1])][-self.lags :]
-            self.registers = form.advance(self.placed, self.registers)
+            placed = [*self.placed, form.place(self.hidden[-1])]
+            self.registers = form.advance(placed, self.registers)
+            self.placed = placed[1:]
         self.current = False
         joined = torch.cat([self.input(x), form.newest_level(self.registers)], dim=1)
         return form.output_convolution(joined, self.weight, self.bias)
