@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tt_conv._boundary import crop, extend
 from tt_conv._memory_format import as_autocast, channels_last, zeros
+from tt_conv._tensor_cores import Join, pad_kernel
 
 if TYPE_CHECKING:
     from tt_conv.conv_tt_layer import ConvTT
@@ -53,11 +54,13 @@ class Registers:
         self._margin = reach if layer.boundary == "zeros" else [0] * layer.dim
         self._convolution = _CONVOLUTIONS[layer.dim]
         self.weight, self.bias = _combined(layer, self._kernel_size)
+        self._join = Join(self.weight.shape[1])
 
     def prepare(self) -> None:
         """Bring the kernel into the form in which convolutions run fastest, autocast's conversion included."""
-        self.weight = channels_last(as_autocast(self.weight))
-        self.bias = None if self.bias is None else as_autocast(self.bias)
+        weight, self.bias = pad_kernel(as_autocast(self.weight), None if self.bias is None else as_autocast(self.bias))
+        self.weight = channels_last(weight)
+        self._join = Join(weight.shape[1])
 
     def place(self, frame: Tensor) -> Tensor:
         """Extend a frame ``[batch, in_channels, *spatial]`` as far as the registers reach."""
@@ -90,15 +93,15 @@ class Registers:
     def advance(self, frames: Sequence[Tensor], levels: Levels) -> Levels:
         """Return the registers after the newest of the last ``lags`` frames, placed, oldest first."""
         rank = self.layer.rank
-        joined = torch.cat([*frames, levels[1]], dim=1)
+        joined = self._join([*frames, levels[1]])
         registers = self._convolve(joined, self.weight, self.bias, self._half)
-        newest, older = registers.split([rank[-1], sum(rank[:-1])], dim=1)
+        newest, older = registers[:, : sum(rank)].split([rank[-1], sum(rank[:-1])], dim=1)
         return newest, older
 
     def project(self, frame: Tensor) -> Levels:
         """Return the registers of a train of order 1 that sees one frame, for a frame that is not placed."""
-        projected = self._convolve(self.place(frame), self.weight, self.bias, self._half)
-        return projected, projected[:, :0]
+        projected = self._convolve(self._join([self.place(frame)]), self.weight, self.bias, self._half)
+        return projected[:, : self.layer.rank[0]], projected[:, :0]
 
     def newest_level(self, levels: Levels) -> Tensor:
         """Return :math:`V_M` on the margin that the output kernel needs, if it does not pad by itself."""

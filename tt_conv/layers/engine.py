@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from tt_conv._chain import fastest, paddings
 from tt_conv._memory_format import as_autocast, channels_last
+from tt_conv._tensor_cores import Join, pad_kernel
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.gates import double_candidate, lstm_update
 from tt_conv.registers import Registers
@@ -37,8 +38,11 @@ _TYPICAL_LENGTH = 10
 
 def _prepared(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return the kernel and the bias of gates i, f, o, g as a sequence uses them at every step, for i, f, o, 2g."""
-    weight = channels_last(as_autocast(double_candidate(weight, dim=0)))
-    return weight, None if bias is None else as_autocast(double_candidate(bias, dim=0))
+    weight, bias = pad_kernel(
+        as_autocast(double_candidate(weight, dim=0)),
+        None if bias is None else as_autocast(double_candidate(bias, dim=0)),
+    )
+    return channels_last(weight), bias
 
 
 class Recurrence(ABC):
@@ -49,8 +53,10 @@ class Recurrence(ABC):
         self.compiled = cell.compiled_step
         self.taken = 0
         self.steady = 1
+        self.seen = 1  # hidden states that a step takes
         self.hidden = [channels_last(as_autocast(value)) for value in state[:-1]]
         self.memory = channels_last(state[-1])
+        self.gate_channels = 4 * cell.hidden_channels
 
     def step(self, x: Tensor) -> Tensor:
         """Take the frame ``[batch, in_channels, *spatial]`` and return ``[batch, hidden_channels, *spatial]``."""
@@ -64,6 +70,7 @@ class Recurrence(ABC):
 
     def forget_older(self) -> None:
         """Give up :meth:`state`, and with it the hidden states that only it needs."""
+        self.hidden = self.hidden[-self.seen :]
 
     def state(self) -> State:
         """Return the state after the frames so far."""
@@ -86,11 +93,12 @@ class ConvLSTMRecurrence(Recurrence):
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
         self.weight, self.bias = _prepared(cell.conv.weight, cell.conv.bias)
+        self.join = Join(self.weight.shape[1])
         self.padding = [(k - 1) // 2 for k in cell.kernel_size]
 
     def gates(self, x: Tensor) -> Tensor:
-        joined = torch.cat([x, self.hidden[-1]], dim=1)
-        return CONVOLVE[self.dim](joined, self.weight, self.bias, padding=self.padding)
+        joined = self.join([x, self.hidden[-1]])
+        return CONVOLVE[self.dim](joined, self.weight, self.bias, padding=self.padding)[:, : self.gate_channels]
 
 
 class ModuleRecurrence(Recurrence):
@@ -130,7 +138,7 @@ class WindowRecurrence(Recurrence):
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.steady = cell.steps
+        self.steady = self.seen = cell.steps
         self.bind_input, self.train = cell.bind_input, cell.recurrent
         self.input: Callable[[Tensor], Tensor] | None = None
         self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
@@ -157,6 +165,7 @@ class RegisterRecurrence(Recurrence):
             self.projection.prepare()
         input_weight = conv.cores[0] if isinstance(conv, ConvTT) else conv.weight
         self.weight, self.bias = _prepared(torch.cat([input_weight, train.cores[-1]], dim=1), train.bias)
+        self.join = Join(self.weight.shape[1])
         self.placed = [form.place(value) for value in self.hidden]
         if from_zero:
             self.registers = form.start_from_zero(self.placed[0])
@@ -164,9 +173,6 @@ class RegisterRecurrence(Recurrence):
             self.registers = form.start(self.placed)
         self.placed = self.placed[train.order :]
         self.current = True
-
-    def forget_older(self) -> None:
-        self.hidden = self.hidden[-1:]
 
     def gates(self, x: Tensor) -> Tensor:
         form = self.form
@@ -176,8 +182,8 @@ class RegisterRecurrence(Recurrence):
             self.registers = form.advance(placed, self.registers)
             self.placed = placed[1:]
         self.current = False
-        joined = torch.cat([self.input(x), form.newest_level(self.registers)], dim=1)
-        return form.output_convolution(joined, self.weight, self.bias)
+        joined = self.join([self.input(x), form.newest_level(self.registers)])
+        return form.output_convolution(joined, self.weight, self.bias)[:, : self.gate_channels]
 
     def input(self, x: Tensor) -> Tensor:
         """Return what stands beside V_M in the output convolution."""

@@ -47,7 +47,8 @@ def lstm_update(gates: Tensor, cell: Tensor, *, disposable: bool = False) -> tup
     if torch.compiler.is_compiling():
         # A compiler decides for itself what to recompute.
         return _update(gates, cell)
-    if disposable and not (torch.is_grad_enabled() and (gates.requires_grad or cell.requires_grad)):
+    learns = torch.is_grad_enabled() and (gates.requires_grad or cell.requires_grad)
+    if disposable and not learns and not torch._C._are_functorch_transforms_active():
         return _update_in_place(gates, cell)
     hidden, cell = _LSTMUpdate.apply(gates, cell)
     return hidden, cell

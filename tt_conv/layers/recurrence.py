@@ -152,7 +152,7 @@ def one_frame(cell: RecurrentCell, x: Tensor, state: Sequence[Tensor]) -> tuple[
     # One memory format from the first step on: nobody downstream meets a state in two.
     *hidden, memory = map(channels_last, state)
     gates = channels_last(cell.gates(channels_last(x), hidden))
-    newest, memory = lstm_update(double_candidate(gates, dim=1), memory)
+    newest, memory = lstm_update(double_candidate(gates, dim=1), memory, disposable=True)
     return newest, (*hidden[1:], newest, memory)
 
 
