@@ -143,16 +143,16 @@ def _combined(layer: ConvTT, kernel_size: tuple[int, ...]) -> tuple[Tensor, Tens
         projection = layer.projections[m].transpose(1, 2).flatten(1, 2)
         # Column blocks V_{M-1} .. V_1; the row of V_{m+1} has its core in the block of V_m.
         blocks = [
-            _embedded(layer.cores[older], kernel_size)
+            embedded(layer.cores[older], kernel_size)
             if older == m - 1
             else projection.new_zeros(rank[m], rank[older], *kernel_size)
             for older in reversed(range(layer.order - 1))
         ]
-        rows.append(torch.cat([_embedded(projection, kernel_size), *blocks], dim=1))
+        rows.append(torch.cat([embedded(projection, kernel_size), *blocks], dim=1))
     biases = layer.level_biases()[::-1]
     return torch.cat(rows, dim=0), torch.cat(biases) if biases else None
 
 
-def _embedded(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
+def embedded(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return a kernel in the middle of zeros."""
     return extend(kernel, [(n - k) // 2 for n, k in zip(size, kernel.shape[2:], strict=True)], "zeros")

@@ -36,7 +36,7 @@ _TYPICAL_LENGTH = 10
 """Steps that the planner expects of a sequence; it weighs work on the weights alone against work per step."""
 
 
-def _prepared(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def prepared(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return the kernel and the bias of gates i, f, o, g as a sequence uses them at every step, for i, f, o, 2g."""
     weight, bias = pad_kernel(
         as_autocast(double_candidate(weight, dim=0)),
@@ -92,7 +92,7 @@ class ConvLSTMRecurrence(Recurrence):
 
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.weight, self.bias = _prepared(cell.conv.weight, cell.conv.bias)
+        self.weight, self.bias = prepared(cell.conv.weight, cell.conv.bias)
         self.join = Join(self.weight.shape[1])
         self.padding = [(k - 1) // 2 for k in cell.kernel_size]
 
@@ -121,7 +121,7 @@ class ChainRecurrence(Recurrence):
         batch, _, *spatial = state[-1].shape
         chain = fastest(conv.chains(), index(batch) * math.prod(map(index, spatial)), state[-1].device)
         *inner, last = chain
-        weight, self.bias = _prepared(last.kernel, conv.bias)
+        weight, self.bias = prepared(last.kernel, conv.bias)
         kernels = [*(channels_last(as_autocast(link.kernel)) for link in inner), weight]
         self.links = list(zip(kernels, paddings(chain), [link.groups for link in chain], strict=True))
 
@@ -164,7 +164,7 @@ class RegisterRecurrence(Recurrence):
         if self.projection is not None:
             self.projection.prepare()
         input_weight = conv.cores[0] if isinstance(conv, ConvTT) else conv.weight
-        self.weight, self.bias = _prepared(torch.cat([input_weight, train.cores[-1]], dim=1), train.bias)
+        self.weight, self.bias = prepared(torch.cat([input_weight, train.cores[-1]], dim=1), train.bias)
         self.join = Join(self.weight.shape[1])
         self.placed = [form.place(value) for value in self.hidden]
         if from_zero:
