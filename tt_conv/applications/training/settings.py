@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar
 # Task -> the package whose module ``settings`` has its Settings, and whose module ``application`` its Application.
 TASKS: Mapping[str, str] = {
     "video_prediction": "tt_conv.applications.video_prediction",
+    "recognition": "tt_conv.applications.recognition",
 }
 # What files were made by that do not tell.
 FIRST_TASK = "video_prediction"
