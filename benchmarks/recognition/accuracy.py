@@ -1,7 +1,7 @@
 """Early recognition of moving digits.
 
 Every network learns the same 14 actions of two real digits from 560 clips of 16 frames, 32 x 32 pixels, taken out of
-36 x 36 at another place in every epoch: 16 epochs of 35 steps with 16 clips, AdamW, one cycle. The cross-entropy after
+36 x 36 at another place in every epoch: 20 epochs of 35 steps with 16 clips, AdamW, one cycle. The cross-entropy after
 every frame counts, later ones more. All networks halve the frames twice (16 and 32 channels). The recurrent ones then
 have one cell of 32 hidden channels with kernels of 3 x 3 (the ConvTT-LSTM with order 3, 3 steps, rank 8), the 3-D CNN,
 which is causal, two more layers of 32 channels. The rows ``+ prediction`` also predict the next 2 frames after every
@@ -36,7 +36,7 @@ from tt_conv.applications.recognition.settings import DataSettings, ModelSetting
 from tt_conv.applications.recognition.task import EarlyRecognition
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
 
-EPOCHS, BATCH, SEEDS = 16, 16, 3
+EPOCHS, BATCH, SEEDS = 20, 16, 3
 LEARNING_RATE, WEIGHT, AHEAD = 3e-3, 2.0, 2
 FRACTIONS = (0.25, 0.5, 1.0)
 BEST, CHANCE, BASELINE, JOINT = "best possible", "chance", "ConvLSTM", " + prediction"
