@@ -21,6 +21,7 @@ State = tuple[Tensor, ...]
 
 _CELLS: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {"conv_lstm": ConvLSTMCell, "conv_tt_lstm": ConvTTLSTMCell}
 _STRIDE = 2  # of every layer of an encoder
+_GROUPS = 4  # of channels, that are normalised together
 _KERNELS = (5, 3)  # of the first layer of an encoder, and of the others
 
 
@@ -282,10 +283,10 @@ class RecurrentRecognizer(Recognizer):
 class ConvolutionalRecognizer(Recognizer):
     """A 3-D CNN that sees no future: the baseline.
 
-    Layers of 3 x 3 x 3 convolutions (time, height, width) and ReLU. In time they are causal: a frame and the two
-    before it. The first ones halve the sides of the frames. What the classifier sees after a frame is pooled over all
-    frames so far. The state of :meth:`step` holds the last two inputs of every layer, and the sums of what was
-    pooled, with their number.
+    Layers of 3 x 3 x 3 convolutions (time, height, width), group normalisation of each frame by itself, and ReLU. In
+    time they are causal: a frame and the two before it. The first ones halve the sides of the frames. What the
+    classifier sees after a frame is pooled over all frames so far. The state of :meth:`step` holds the last two
+    inputs of every layer, and the sums of what was pooled, with their number.
 
     Parameters
     ----------
@@ -365,17 +366,19 @@ class ConvolutionalRecognizer(Recognizer):
 
 
 class _CausalLayer(nn.Module):
-    """A convolution over a frame and those before it, and ReLU."""
+    """A convolution over a frame and those before it, normalisation of each frame by itself, ReLU."""
 
     PAST = 2
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 3, stride=(1, stride, stride), padding=(0, 1, 1))
+        self.norm = nn.GroupNorm(math.gcd(out_channels, _GROUPS), out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, T + 2, H, W]`` to ``[B, C', T, H', W']``."""
-        return F.relu(self.conv(x))
+        frames = self.conv(x).transpose(1, 2)
+        return F.relu(self.norm(frames.flatten(0, 1)).unflatten(0, frames.shape[:2])).transpose(1, 2)
 
 
 def _several(channels: Sequence[int], name: str) -> tuple[int, ...]:
