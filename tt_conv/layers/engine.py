@@ -139,7 +139,10 @@ class WindowRecurrence(Recurrence):
 
 
 class RegisterRecurrence(Recurrence):
-    """A ConvTT-LSTM with a sliding window: one register convolution and one of ``[x | V_M]`` per step."""
+    """A ConvTT-LSTM with a sliding window: one register convolution and one of ``[x | V_M]`` per step.
+
+    An input convolution of another size than the newest core's stays apart from it.
+    """
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor], *, from_zero: bool) -> None:
         super().__init__(cell, state)
@@ -149,12 +152,17 @@ class RegisterRecurrence(Recurrence):
         self.lags = train.lags
         self.steady = train.lags + 1
         conv = cell.input_conv
+        self.bind_input = cell.bind_input
+        self.apart: Callable[[Tensor], Tensor] | None = None
+        self.together = cell.input_kernel_size == cell.kernel_size
         # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
-        self.projection = Registers(conv) if isinstance(conv, ConvTT) else None
+        self.projection = Registers(conv) if isinstance(conv, ConvTT) and self.together else None
         if self.projection is not None:
             self.projection.prepare()
-        input_weight = conv.cores[0] if isinstance(conv, ConvTT) else conv.weight
-        self.weight, self.bias = _prepared(torch.cat([input_weight, train.cores[-1]], dim=1), train.bias)
+        kernels = [train.cores[-1]]
+        if self.together:
+            kernels = [conv.cores[0] if isinstance(conv, ConvTT) else conv.weight, *kernels]
+        self.weight, self.bias = _prepared(torch.cat(kernels, dim=1), train.bias)
         self.placed = [form.place(value) for value in self.hidden]
         if from_zero:
             self.registers = form.start_from_zero(self.placed[0])
@@ -170,8 +178,13 @@ class RegisterRecurrence(Recurrence):
             self.placed = [*self.placed, form.place(self.hidden[-1])][-self.lags :]
             self.registers = form.advance(self.placed, self.registers)
         self.current = False
-        joined = torch.cat([self.input(x), form.newest_level(self.registers)], dim=1)
-        return form.output_convolution(joined, self.weight, self.bias)
+        newest = form.newest_level(self.registers)
+        if self.together:
+            joined = torch.cat([self.input(x), newest], dim=1)
+            return form.output_convolution(joined, self.weight, self.bias)
+        if self.apart is None:
+            self.apart = self.bind_input(x, reuse=_TYPICAL_LENGTH)
+        return double_candidate(self.apart(x), dim=1) + form.output_convolution(newest, self.weight, self.bias)
 
     def input(self, x: Tensor) -> Tensor:
         """Return what stands beside V_M in the output convolution."""
