@@ -19,6 +19,7 @@ from tt_conv.applications.command_line import main
 from tt_conv.applications.recognition import demo
 from tt_conv.applications.recognition.application import APPLICATION
 from tt_conv.applications.recognition.checkpoint import load_trained
+from tt_conv.applications.recognition.compress_trained import run_compression
 from tt_conv.applications.recognition.data import ACTIONS, write_digit_actions
 from tt_conv.applications.recognition.evaluate_trained import EvaluationSettings, run_evaluation
 from tt_conv.applications.recognition.open_data import build_model, open_data
@@ -267,3 +268,23 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert first["models"] == again["models"]
     with pytest.raises(ValueError, match="steps must be at least 1"):
         demo.run_demo(demo.DemoSettings(0), tmp_path / "none")
+
+
+def test_compressed_with_accuracy_in_the_report(folder: Path, tmp_path: Path) -> None:
+    network: dict[str, Any] = {"kind": "conv_lstm", "encoder_channels": [8, 8], "hidden_channels": [8], "ahead": 1}
+    run_training(tiny(folder, network, epochs=1), tmp_path / "run")
+    options: dict[str, Any] = {"budget": 0.6, "calibration": 14, "formats": ["svd"]}
+    report = run_compression(tmp_path / "run" / "last.ckpt", tmp_path / "smaller", **options)
+    assert report["report"]["parameters_after"] <= 0.6 * report["report"]["parameters_before"]
+    assert {path.name for path in (tmp_path / "smaller").iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "training.json",
+        "report.json",
+        "table.md",
+    }
+    assert "100 % seen" in (tmp_path / "smaller" / "table.md").read_text()
+    main(["evaluate", "--checkpoint", str(tmp_path / "smaller"), "--out", str(tmp_path / "results")])
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert results["after_frame"] == report["accuracy"]["after"]["after_frame"]
+    assert results["parameters"] == report["report"]["parameters_after"]
