@@ -59,8 +59,10 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        # Where a tenth is a single step, OneCycleLR divides by zero.
+        share = 0.2 if self.steps == 10 else 0.1
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=max(self.steps, 2), pct_start=0.1
+            optimizer, self.learning_rate, total_steps=max(self.steps, 2), pct_start=share
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 

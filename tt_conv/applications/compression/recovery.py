@@ -12,6 +12,7 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
+from tqdm import tqdm
 
 from tt_conv.applications.training import _ProgressBar, _quiet_lightning, _stops_in_good_order
 from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
@@ -161,7 +162,7 @@ def fine_tune(
         learning_rate=learning_rate,
         clip_norm=clip_norm,
     )
-    bar = _ProgressBar("Tuning", steps)
+    bar = _TuningBar("Tuning", steps)
     before = copy.deepcopy(tuned.state_dict())
     with _quiet_lightning(), TemporaryDirectory() as folder:
         kept = ModelCheckpoint(folder, monitor="validation_loss", save_top_k=1, save_weights_only=True)
@@ -191,6 +192,19 @@ def fine_tune(
         parameter.grad = None
     done, _ = min(task.validated, key=lambda entry: entry[1])
     return Tuned(tuned.train(model.training), task.validated, done, bool(stopped))
+
+
+class _TuningBar(_ProgressBar):
+    """One bar for the steps, none for the validations between them."""
+
+    def init_sanity_tqdm(self) -> Any:
+        return tqdm(disable=True)
+
+    init_validation_tqdm = init_sanity_tqdm
+
+    def on_exception(self, *_: Any) -> None:
+        if self._train_progress_bar is not None:
+            super().on_exception()
 
 
 def _best(task: Recovery, before: dict[str, Tensor], path: str) -> dict[str, Tensor]:

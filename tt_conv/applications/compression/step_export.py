@@ -1,7 +1,9 @@
 """One step of a recurrent network as ONNX, its states as inputs and outputs."""
 
+import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
@@ -78,7 +80,7 @@ def export_step(model: nn.Module, frame_shape: Sequence[int], path: Path | str) 
     step = Step(model).eval()
     generator = torch.Generator().manual_seed(0)
     frame = torch.rand((1, *frame_shape), generator=generator).to(next(model.parameters()).dtype)
-    with torch.no_grad(), warnings.catch_warnings():
+    with torch.no_grad(), warnings.catch_warnings(), _quiet("torch.onnx"):
         warnings.simplefilter("ignore")  # of the exporter about itself
         if isinstance(model, FramePredictor):
             states = model.step(frame)[1]
@@ -97,6 +99,18 @@ def export_step(model: nn.Module, frame_shape: Sequence[int], path: Path | str) 
             output_names=["prediction", *(f"new_{name}" for name in names)],
         )
         _compare(path, dict(zip(["frame", *names], [frame, *flat], strict=True)), step(frame, *flat))
+
+
+@contextmanager
+def _quiet(name: str) -> Iterator[None]:
+    """Keep a logger's remarks about packages that nothing here needs off the screen."""
+    logger = logging.getLogger(name)
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _compare(path: Path | str, inputs: dict[str, Tensor], expected: Sequence[Tensor]) -> None:
