@@ -217,18 +217,21 @@ def _best(task: Recovery, before: dict[str, Tensor], path: str) -> dict[str, Ten
     return {name.removeprefix("model."): value for name, value in contents.items()}
 
 
-def batches(sequences: SequenceDataset, size: int, steps: int | None = None) -> Batches:
-    """Return the sequences of a data set in batches; ``steps`` of them, over and over if need be, else all."""
+def batches(sequences: SequenceDataset, size: int, steps: int | None = None, epoch: int = 0) -> Batches:
+    """Return the sequences of a data set in batches, all of them in order.
+
+    With ``steps``, so many batches, shuffled, over and over if need be, as training draws them from ``epoch`` on.
+    """
     if steps is None:
         return DataLoader(sequences, batch_size=size, generator=torch.Generator())
-    return DataLoader(_Repeated(sequences, steps * size), batch_size=size, generator=torch.Generator())
+    return DataLoader(_Repeated(sequences, steps * size, epoch), batch_size=size, generator=torch.Generator())
 
 
 class _Repeated(torch.utils.data.Dataset[Tensor]):
     """Draws from a data set, shuffled epoch after epoch, until there are as many sequences as asked for."""
 
-    def __init__(self, sequences: SequenceDataset, length: int) -> None:
-        self.sequences, self.length = sequences, length
+    def __init__(self, sequences: SequenceDataset, length: int, epoch: int) -> None:
+        self.sequences, self.length, self.first = sequences, length, epoch
         self._order: dict[int, list[int]] = {}
 
     def __len__(self) -> int:
@@ -238,6 +241,7 @@ class _Repeated(torch.utils.data.Dataset[Tensor]):
         if not 0 <= number < self.length:
             raise IndexError(number)
         epoch, place = divmod(number, len(self.sequences))
+        epoch += self.first
         if epoch not in self._order:
             whole = len(self.sequences)
             self._order = {epoch: EpochBatches(whole, whole, seed=0, epoch=epoch).order}
