@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tt_conv.layers.engine import ConvLSTMRecurrence, ModuleRecurrence, Recurrence
+from tt_conv.layers.engine import ChainRecurrence, ConvLSTMRecurrence, ModuleRecurrence, Recurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -75,9 +75,11 @@ class ConvLSTMCell(RecurrentCell):
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
         hooked = self.conv._forward_hooks or self.conv._forward_pre_hooks or self.conv._backward_hooks
-        if hooked or not isinstance(self.conv, nn.modules.conv._ConvNd):
-            return ModuleRecurrence(self, state)
-        return ConvLSTMRecurrence(self, state)
+        if not hooked and isinstance(self.conv, nn.modules.conv._ConvNd):
+            return ConvLSTMRecurrence(self, state)
+        if not hooked and hasattr(self.conv, "chains"):
+            return ChainRecurrence(self, state)
+        return ModuleRecurrence(self, state)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""

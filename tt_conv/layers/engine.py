@@ -6,14 +6,17 @@ and ends with it. What crosses from one sequence to the next is the state alone.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from operator import index
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tt_conv._chain import fastest, paddings
 from tt_conv._memory_format import as_autocast, channels_last
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.gates import double_candidate, lstm_update
@@ -88,7 +91,7 @@ class ConvLSTMRecurrence(Recurrence):
 
 
 class ModuleRecurrence(Recurrence):
-    """A ConvLSTM whose convolution is a module to be called: factorized, or watched by hooks."""
+    """A ConvLSTM whose convolution is a module to be called: watched by hooks, or of an unknown kind."""
 
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
@@ -96,6 +99,27 @@ class ModuleRecurrence(Recurrence):
 
     def gates(self, x: Tensor) -> Tensor:
         return double_candidate(self.conv(torch.cat([x, self.hidden[-1]], dim=1)), dim=1)
+
+
+class ChainRecurrence(Recurrence):
+    """A ConvLSTM whose convolution is factorized: a few convolutions one after the other, merged and bound once."""
+
+    def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
+        super().__init__(cell, state)
+        conv: Any = cell.conv
+        batch, _, *spatial = state[-1].shape
+        chain = fastest(conv.chains(), index(batch) * math.prod(map(index, spatial)), state[-1].device)
+        *inner, last = chain
+        weight, self.bias = _prepared(last.kernel, conv.bias)
+        kernels = [*(channels_last(as_autocast(link.kernel)) for link in inner), weight]
+        self.links = list(zip(kernels, paddings(chain), [link.groups for link in chain], strict=True))
+
+    def gates(self, x: Tensor) -> Tensor:
+        value, convolve = torch.cat([x, self.hidden[-1]], dim=1), CONVOLVE[self.dim]
+        for kernel, padding, groups in self.links[:-1]:
+            value = convolve(value, kernel, padding=padding, groups=groups)
+        kernel, padding, _ = self.links[-1]
+        return convolve(value, kernel, self.bias, padding=padding)
 
 
 class WindowRecurrence(Recurrence):
@@ -115,7 +139,10 @@ class WindowRecurrence(Recurrence):
 
 
 class RegisterRecurrence(Recurrence):
-    """A ConvTT-LSTM with a sliding window: one register convolution and one of ``[x | V_M]`` per step."""
+    """A ConvTT-LSTM with a sliding window: one register convolution and one of ``[x | V_M]`` per step.
+
+    An input convolution of another size than the newest core's stays apart from it.
+    """
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor], *, from_zero: bool) -> None:
         super().__init__(cell, state)
@@ -125,12 +152,17 @@ class RegisterRecurrence(Recurrence):
         self.lags = train.lags
         self.steady = train.lags + 1
         conv = cell.input_conv
+        self.bind_input = cell.bind_input
+        self.apart: Callable[[Tensor], Tensor] | None = None
+        self.together = cell.input_kernel_size == cell.kernel_size
         # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
-        self.projection = Registers(conv) if isinstance(conv, ConvTT) else None
+        self.projection = Registers(conv) if isinstance(conv, ConvTT) and self.together else None
         if self.projection is not None:
             self.projection.prepare()
-        input_weight = conv.cores[0] if isinstance(conv, ConvTT) else conv.weight
-        self.weight, self.bias = _prepared(torch.cat([input_weight, train.cores[-1]], dim=1), train.bias)
+        kernels = [train.cores[-1]]
+        if self.together:
+            kernels = [conv.cores[0] if isinstance(conv, ConvTT) else conv.weight, *kernels]
+        self.weight, self.bias = _prepared(torch.cat(kernels, dim=1), train.bias)
         self.placed = [form.place(value) for value in self.hidden]
         if from_zero:
             self.registers = form.start_from_zero(self.placed[0])
@@ -146,8 +178,13 @@ class RegisterRecurrence(Recurrence):
             self.placed = [*self.placed, form.place(self.hidden[-1])][-self.lags :]
             self.registers = form.advance(self.placed, self.registers)
         self.current = False
-        joined = torch.cat([self.input(x), form.newest_level(self.registers)], dim=1)
-        return form.output_convolution(joined, self.weight, self.bias)
+        newest = form.newest_level(self.registers)
+        if self.together:
+            joined = torch.cat([self.input(x), newest], dim=1)
+            return form.output_convolution(joined, self.weight, self.bias)
+        if self.apart is None:
+            self.apart = self.bind_input(x, reuse=_TYPICAL_LENGTH)
+        return double_candidate(self.apart(x), dim=1) + form.output_convolution(newest, self.weight, self.bias)
 
     def input(self, x: Tensor) -> Tensor:
         """Return what stands beside V_M in the output convolution."""

@@ -14,10 +14,10 @@ from torch import nn
 
 from tt_conv.applications.command_line import main
 from tt_conv.applications.compression import load_compressed, load_pretrained
+from tt_conv.applications.training import run_training
 from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.data.video_file import write_video
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-from tt_conv.applications.video_prediction.train import run_training
 from tt_conv.layers import FramePredictor
 
 DATA = DataSettings(size=16, digit_size=8, given=3, future=2, sequences=8, validation_sequences=4, test_sequences=4)

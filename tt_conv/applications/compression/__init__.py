@@ -4,7 +4,9 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tt_conv.applications.compression.compress import compress
+from tt_conv.applications.compression.conversion import higher_order_to_conv_tt_lstm, to_conv_tt_lstm
 from tt_conv.applications.compression.files import load_compressed, save_compressed
+from tt_conv.applications.compression.foreign_weights import load_conv_lstm_weights
 from tt_conv.applications.compression.pretrained import load_pretrained
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 
@@ -19,6 +21,9 @@ __all__ = [
     "Tuned",
     "save_compressed",
     "load_compressed",
+    "to_conv_tt_lstm",
+    "higher_order_to_conv_tt_lstm",
+    "load_conv_lstm_weights",
     "load_pretrained",
 ]
 

@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from tt_conv.applications.training import _ProgressBar, _quiet_lightning, _stops_in_good_order
+from tt_conv.applications.training.epochs import EpochBatches
+from tt_conv.applications.training.tasks import ProgressBar, quiet_lightning, stops_in_good_order
 from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
-from tt_conv.applications.video_prediction.epochs import EpochBatches
 from tt_conv.applications.video_prediction.task import FramePrediction, Loss
 
 Batches = DataLoader[Tensor]
@@ -164,7 +164,7 @@ def fine_tune(
     )
     bar = _TuningBar("Tuning", steps)
     before = copy.deepcopy(tuned.state_dict())
-    with _quiet_lightning(), TemporaryDirectory() as folder:
+    with quiet_lightning(), TemporaryDirectory() as folder:
         kept = ModelCheckpoint(folder, monitor="validation_loss", save_top_k=1, save_weights_only=True)
         trainer = pl.Trainer(
             accelerator=accelerator,
@@ -178,7 +178,7 @@ def fine_tune(
             enable_model_summary=False,
             callbacks=[bar, kept],
         )
-        with _stops_in_good_order(trainer) as stopped:
+        with stops_in_good_order(trainer) as stopped:
             try:
                 trainer.validate(task, validation, verbose=False)
                 trainer.fit(task, train, validation)
@@ -194,7 +194,7 @@ def fine_tune(
     return Tuned(tuned.train(model.training), task.validated, done, bool(stopped))
 
 
-class _TuningBar(_ProgressBar):
+class _TuningBar(ProgressBar):
     """One bar for the steps, none for the validations between them."""
 
     def init_sanity_tqdm(self) -> Any:

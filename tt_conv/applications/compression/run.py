@@ -24,8 +24,9 @@ from tt_conv.applications.compression.source import Source, open_source
 from tt_conv.applications.compression.step_export import STEP, export_step
 from tt_conv.applications.output_folder import OutputFolder, whole_folder
 from tt_conv.applications.text_table import text_table
+from tt_conv.applications.training.settings import settings_to_dict
 from tt_conv.applications.video_prediction.evaluation import milliseconds_per_frame
-from tt_conv.applications.video_prediction.open_data import FirstSequences, settings_to_dict
+from tt_conv.applications.video_prediction.open_data import FirstSequences
 from tt_conv.applications.video_prediction.report import finite
 
 QUALITY = "MSE x 1e-3"

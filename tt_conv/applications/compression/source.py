@@ -11,10 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.checkpoint import load_trained, weights_of
 from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
 from tt_conv.applications.video_prediction.mnist import Split
-from tt_conv.applications.video_prediction.open_data import open_data, with_data
+from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.settings import DataSettings, Settings
 from tt_conv.layers import FramePredictor
 
@@ -98,10 +99,10 @@ def open_source(
             raise ValueError("--recipe describes our networks, --model others: leave one of them out")
         network = built(model)
         fill(network, checkpoint, model)
-        wanted = None if not data else with_data(DataSettings(), dict(data))
+        wanted = None if not data else with_changes(DataSettings(), dict(data))
         return Source(network.eval(), None, wanted, given)
     trained = load_trained(checkpoint, recipe, channels)
-    wanted = with_data(trained.settings.data, dict(data or {}))
+    wanted = with_changes(trained.settings.data, dict(data or {}))
     return Source(trained.model, trained.settings, wanted, given, trained.sequences_seen, trained.epochs_done)
 
 

@@ -1,7 +1,6 @@
 """Trained networks from files: checkpoints of ``tt-conv train``, and published weights."""
 
 import json
-import pickle
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,12 +12,13 @@ from torch import Tensor
 
 from tt_conv.applications.compression.files import CONFIG, check_sizes, load_compressed, read_weights
 from tt_conv.applications.compression.pretrained import PRETRAINED, PRETRAINED_FOLDER, TRAINING
-from tt_conv.applications.video_prediction.open_data import build_model, settings_from_dict
-from tt_conv.applications.video_prediction.recipes import recipe_file
+from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, read_checkpoint, task_of
+from tt_conv.applications.training.recipes import recipe_file
+from tt_conv.applications.training.settings import FIRST_TASK, settings_from_dict
+from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.settings import Settings
 from tt_conv.layers import FramePredictor, load_published_state_dict
 
-CHECKPOINT_KEY = "tt_conv"
 # Where training programs keep the weights inside what they save.
 _NESTED = ("state_dict", "model_state_dict", "model")
 
@@ -55,7 +55,7 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
     path : path
         A checkpoint of ``tt-conv train``; a folder of ``tt-conv compress``; ``pretrained``, for the network that
         comes with the package; or a state dict under the published names, by itself or as ``state_dict``,
-        ``model_state_dict`` or ``model`` of what was saved. Only tensors and plain values are read.
+        ``model_state_dict`` or ``model`` of what was saved, or safetensors. Only tensors and plain values are read.
     recipe : str, optional
         Name of a recipe or a YAML file: the architecture and the data of weights that do not tell them.
     channels : int
@@ -77,9 +77,7 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
         path = PRETRAINED_FOLDER
     if (path / CONFIG).exists():
         return _from_compressed(path, recipe)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give a checkpoint, such as {path / 'best.ckpt'}")
-    contents = read_weights(path) if path.suffix == ".safetensors" else _read(path)
+    contents = read_weights(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     if CHECKPOINT_KEY in contents:
         if recipe is not None:
             raise ValueError(f"{path} tells its architecture itself: leave the recipe out")
@@ -102,9 +100,7 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
 
 def weights_of(path: Path) -> Mapping[str, Tensor]:
     """Read the weights in a file of ``torch.save`` or safetensors; no code of it runs."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give a file of weights")
-    return _weights(path, read_weights(path) if path.suffix == ".safetensors" else _read(path))
+    return _weights(path, read_weights(path) if path.suffix == ".safetensors" else read_checkpoint(path))
 
 
 def _weights(path: Path, contents: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -116,7 +112,8 @@ def _weights(path: Path, contents: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 def _of_recipe(recipe: str) -> Settings:
     file = Path(recipe) if Path(recipe).exists() else recipe_file(recipe)
-    return settings_from_dict(yaml.safe_load(file.read_text()))
+    settings: Settings = settings_from_dict(yaml.safe_load(file.read_text()))
+    return settings
 
 
 def _from_compressed(folder: Path, recipe: str | None) -> Trained:
@@ -138,18 +135,9 @@ def _from_compressed(folder: Path, recipe: str | None) -> Trained:
     return Trained(model, settings, model.in_channels, seen, epochs)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, UnicodeDecodeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} is no checkpoint, or a damaged one ({reason}): give another file") from error
-    if not isinstance(contents, Mapping):
-        raise ValueError(f"{path} holds a {type(contents).__name__}, expected a checkpoint or a state dict")
-    return contents
-
-
 def _from_training(path: Path, contents: Mapping[str, Any]) -> Trained:
+    if (task := task_of(contents)) != FIRST_TASK:
+        raise ValueError(f"{path} is a checkpoint of the task {task}: give one of {FIRST_TASK}")
     try:
         kept = contents[CHECKPOINT_KEY]
         settings, channels = settings_from_dict(kept["settings"]), int(kept["channels"])

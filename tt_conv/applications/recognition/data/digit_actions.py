@@ -165,7 +165,7 @@ def draw_action(action: Action, uniforms: NDArray[np.float64], images: NDArray[n
     # Each digit is drawn into a window that follows it, and that into a canvas with room for it all around.
     window = math.ceil(float(path["side"].max()) * math.sqrt(2)) + 1
     canvas = torch.zeros(FRAMES, SIZE + 2 * window, SIZE + 2 * window)
-    pixels = (torch.arange(window * _FINE, dtype=torch.float64) + 0.5) / _FINE
+    pixels = (torch.arange(window * _FINE) + 0.5) / _FINE
     for which, source in enumerate(torch.from_numpy(images[chosen]).float()):
         x, y, turn, half = path["x"][:, which], path["y"][:, which], path["angle"][:, which], path["side"] / 2
         left, top = ((place - window / 2).floor() for place in (x, y))
@@ -173,7 +173,7 @@ def draw_action(action: Action, uniforms: NDArray[np.float64], images: NDArray[n
         right, down = pixels + (left - x)[:, None], pixels + (top - y)[:, None]
         cos, sin = (torch.cos(turn) / half)[:, None, None], (torch.sin(turn) / half)[:, None, None]
         right, down = right[:, None, :], down[:, :, None]
-        grid = torch.stack([cos * right + sin * down, cos * down - sin * right], dim=-1).float()
+        grid = torch.stack([cos * right + sin * down, cos * down - sin * right], dim=-1)
         seen = F.avg_pool2d(F.grid_sample(source.expand(FRAMES, 1, -1, -1), grid, align_corners=False), _FINE)
         for frame, digit, i, j in zip(canvas, seen[:, 0], top.int().tolist(), left.int().tolist(), strict=True):
             place = frame[i + window : i + 2 * window, j + window : j + 2 * window]
@@ -211,7 +211,7 @@ def _paths(action: Action, uniforms: NDArray[np.float64]) -> dict[str, torch.Ten
     angles = 2 * np.pi * np.array([first, second]) + turned[:, None]
     side = np.exp(_between(math.log(_SIDES[0]), math.log(_SIDES[1]), places("size", size)))
     found = {"x": centres[0], "y": centres[1], "angle": angles, "side": side}
-    return {name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in found.items()}
+    return {name: torch.from_numpy(values.astype(np.float32)) for name, values in found.items()}
 
 
 def _between(low: float, high: float, part: NDArray[np.float64] | float) -> NDArray[np.float64]:
