@@ -30,7 +30,7 @@ def demo(
 
     They learn to predict the next frames (one to two minutes on two cores) or, with --task recognition, to name what
     two digits do before they have done it (up to five minutes). Ctrl-C stops the training and shows what was learned
-    until then.
+    until then. At the end of video prediction a trained network that comes with the package is compressed.
 
     Args:
         task: What is learned.
