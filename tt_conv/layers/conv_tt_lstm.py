@@ -12,6 +12,7 @@ from tt_conv._boundary import extend
 from tt_conv._convolution import PlainConvolution
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
+from tt_conv.layers.frozen import Gates, frozen_conv_tt_lstm
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 Device: TypeAlias = torch.device | str | None
@@ -163,6 +164,16 @@ class ConvTTLSTMCell(RecurrentCell):
         if self.recurrent.window == "sliding":
             return RegisterRecurrence(self, state, from_zero=from_zero)
         return WindowRecurrence(self, state)
+
+    def can_freeze(self) -> bool:
+        """Say whether :meth:`frozen_gates` serves single calls of this cell."""
+        plain = isinstance(self.input_conv, ConvTT | torch.nn.modules.conv._ConvNd)
+        plain = plain and self.input_kernel_size == self.kernel_size
+        return plain and self.recurrent.boundary == "stagewise" and self.recurrent.optimize == "auto"
+
+    def frozen_gates(self) -> Gates:
+        """Return the gates with the present weights prepared."""
+        return frozen_conv_tt_lstm(self)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""

@@ -174,6 +174,7 @@ class FramePredictor(Replayable):
         def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
             if layer == len(walk):
                 walk.append(cell.begin(x))
+                walk[layer].forget_older()
             return walk[layer].step(x)
 
         predictions: list[Tensor] = []
@@ -266,6 +267,9 @@ class FramePredictor(Replayable):
         self._check_sides(spatial_size)
         patches = tuple(side // self.patch_size for side in spatial_size)
         cells = sum(cell.macs(patches) for cell in self.cells())
+        explain = getattr(self.output, "explain", None)
+        if explain is not None:  # factorized
+            return cells + int(explain((1, self.output.in_channels, *patches), train=False).opt_cost)
         return cells + self.output.weight.numel() * math.prod(patches)
 
 
