@@ -369,7 +369,7 @@ def compress(
     distill: float = 0.0,
     learning_rate: float = 1e-3,
     batch_size: int = 8,
-    quality_sequences: int = 64,
+    quality_sequences: int | None = None,
     onnx: bool = False,
     recipe: str | None = None,
     channels: int = 1,
@@ -379,7 +379,8 @@ def compress(
 
     The folder gets model.safetensors and config.json, which load_compressed, tt-conv evaluate and tt-conv predict
     read; report.json, table.md and layers.png. A sweep writes such a folder for each budget, sweep.json, table.md and
-    curve.png.
+    curve.png. Of a network that recognises actions the report compares the accuracy on test clips; there are no
+    sweep, fine-tuning, ONNX and layers.png for it.
 
     Args:
         checkpoint: Of tt-conv train; published weights, with --recipe; anybody's, with --model; or pretrained, the
@@ -399,7 +400,8 @@ def compress(
         distill: Share of the loss of fine-tuning, from 0 to 1, that is taken against the original's predictions.
         learning_rate: Of fine-tuning, the largest one.
         batch_size: Sequences, or inputs, at a time.
-        quality_sequences: Test sequences for the quality, and validation sequences for fine-tuning.
+        quality_sequences: Test sequences for the quality, and validation sequences for fine-tuning; by default 64, or
+            all test clips of recognition.
         onnx: Write one step as step.onnx too; needs pip install 'tt-conv[onnx]'.
         recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
         channels: For such weights: channels of a frame.
@@ -409,6 +411,25 @@ def compress(
     from tt_conv.applications.compression.run import CompressionSettings, run_compression
     from tt_conv.applications.compression.words import read_budgets, read_force, read_names
 
+    if model is None and _task_of(checkpoint) == "recognition":
+        from tt_conv.applications.recognition import compress_trained
+
+        options: dict[str, Any] = {"sweep": sweep, "inputs": inputs, "recipe": recipe, "onnx": onnx or None}
+        _refuse(checkpoint, "recognition", **options, finetune=finetune or None, distill=distill or None)
+        compress_trained.run_compression(
+            checkpoint,
+            out,
+            budget=read_budgets(budget, None)[0],
+            budget_of=budget_of,
+            data=data,
+            calibration=calibration,
+            formats=read_names(formats) or FORMATS,
+            keep=read_names(keep),
+            force=read_force(force) or None,
+            batch_size=batch_size,
+            quality_clips=quality_sequences,
+        )
+        return
     settings = CompressionSettings(
         budgets=read_budgets(budget, sweep),
         budget_of=budget_of,
@@ -420,7 +441,7 @@ def compress(
         distill=distill,
         learning_rate=learning_rate,
         batch_size=batch_size,
-        quality_sequences=quality_sequences,
+        quality_sequences=64 if quality_sequences is None else quality_sequences,
         onnx=onnx,
     )
     run_compression(checkpoint, out, settings, recipe=recipe, channels=channels, model=model, data=data, inputs=inputs)

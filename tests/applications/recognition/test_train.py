@@ -19,7 +19,6 @@ from tt_conv.applications.command_line import main
 from tt_conv.applications.recognition import demo
 from tt_conv.applications.recognition.application import APPLICATION
 from tt_conv.applications.recognition.checkpoint import load_trained
-from tt_conv.applications.recognition.compress_trained import run_compression
 from tt_conv.applications.recognition.data import ACTIONS, write_digit_actions
 from tt_conv.applications.recognition.evaluate_trained import EvaluationSettings, run_evaluation
 from tt_conv.applications.recognition.open_data import build_model, open_data
@@ -212,6 +211,8 @@ def test_what_the_commands_refuse(
     cases = [
         (["evaluate", *checkpoint, "--future", "[3]"], "is of the task recognition, which has no --future"),
         (["predict", *checkpoint, "--video", "x", "--given", "3"], "which has no --given"),
+        (["compress", *checkpoint, "--budget", "0.5", "--finetune", "3"], "which has no --finetune"),
+        (["compress", *checkpoint], "give one budget, such as --budget 0.25"),
         (["predict", *checkpoint, "--video", "/nowhere.webm"], "/nowhere.webm is no file"),
         (["evaluate", *checkpoint, "--data.size", "18"], "don't allow: choose others with data.size"),
         (["evaluate", *checkpoint, "--data.channels", "3"], "was trained on frames of 1 channels"),
@@ -273,8 +274,9 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_compressed_with_accuracy_in_the_report(folder: Path, tmp_path: Path) -> None:
     network: dict[str, Any] = {"kind": "conv_lstm", "encoder_channels": [8, 8], "hidden_channels": [8], "ahead": 1}
     run_training(tiny(folder, network, epochs=1), tmp_path / "run")
-    options: dict[str, Any] = {"budget": 0.6, "calibration": 14, "formats": ["svd"]}
-    report = run_compression(tmp_path / "run" / "last.ckpt", tmp_path / "smaller", **options)
+    options = ["--budget", "0.6", "--calibration", "14", "--formats", "svd", "--out", str(tmp_path / "smaller")]
+    main(["compress", "--checkpoint", str(tmp_path / "run" / "last.ckpt"), *options])
+    report = json.loads((tmp_path / "smaller" / "report.json").read_text())
     assert report["report"]["parameters_after"] <= 0.6 * report["report"]["parameters_before"]
     assert {path.name for path in (tmp_path / "smaller").iterdir()} == {
         "model.safetensors",
