@@ -18,6 +18,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def settings(steps: int, seed: int) -> demo.DemoSettings:
         toy: dict[str, Any] = {"size": 16, "digit_size": 8, "given": 2, "future": 2, "test_sequences": 2}
+        toy["budgets"] = ()
         return defaults(steps=steps, seed=seed, hidden_channels=(4,), rank=2, batch_size=2, **toy)
 
     monkeypatch.setattr(demo, "DemoSettings", settings)
