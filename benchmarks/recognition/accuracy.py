@@ -50,7 +50,7 @@ MODELS = [name + joint for joint in ("", JOINT) for name in KINDS]
 
 def cases(device: torch.device, wanted: Callable[[str], bool] = lambda case: True) -> Iterator[dict]:
     """Yield one result per model and seed, and what nobody can do better or worse than."""
-    data = _data(0)
+    data = _data()
     yield from (result for result in _references(data) if wanted(result["case"]))
     jobs = [job for job in ((name, seed) for seed in range(SEEDS) for name in MODELS) if wanted(_case(*job))]
     if device.type != "cpu":
@@ -80,9 +80,7 @@ def _references(data: DataSettings) -> Iterator[dict]:
         yield {"case": name, "model": name, "accuracy": [values[number] for number in last], "after_frame": values}
 
 
-def _data(seed: int) -> DataSettings:
-    # The clips are the same for all seeds.
-    del seed
+def _data() -> DataSettings:
     return DataSettings(size=32, short_side=36, fresh=True, keep_decoded=True)
 
 
@@ -90,7 +88,7 @@ def train(name: str, seed: int, device: str = "cpu", epochs: int = EPOCHS) -> di
     """Train and test one network."""
     torch.set_num_threads(1)
     joint = name.endswith(JOINT)
-    clips, test = open_data(_data(seed), "train"), open_data(_data(seed), "test")
+    clips, test = open_data(_data(), "train"), open_data(_data(), "test")
     settings = ModelSettings(**KINDS[name.removesuffix(JOINT)], ahead=AHEAD if joint else 0)
     model = build_model(settings, 1, len(clips.classes), seed).to(device)
     steps = epochs * (len(clips) // BATCH)
