@@ -23,5 +23,5 @@ def test_the_table_by_hand() -> None:
     results += [run("3-D CNN + prediction", 0, 0.4, 15), {"model": "chance", "accuracy": [0.1] * 3}]
     first, chance, *rows = accuracy.table(results).splitlines()
     assert [line.split()[0] for line in (first, chance)] == ["parameters", "chance"]
-    assert " ".join(rows[0].split()) == "ConvLSTM 1,234 2.0 20.0 ± 10.0 50.0 ± 0.0 100.0 ± 0.0 1.00"
-    assert rows[1].split() == ["3-D", "CNN", "+", "prediction", "1,234", "2.0", "40.0", "50.0", "100.0", "1.50"]
+    assert " ".join(rows[0].split()) == "ConvLSTM 1,234 2.0 20.0 ± 10.0 50.0 ± 0.0 100.0 ± 0.0 1.00 3"
+    assert rows[1].split() == ["3-D", "CNN", "+", "prediction", "1,234", "2.0", "40.0", "50.0", "100.0", "1.50", "1"]
