@@ -150,7 +150,7 @@ def plot(results: Sequence[Mapping]) -> Any:
     """Return a figure: mean accuracy against the observed part, with and without joint prediction."""
     import matplotlib.pyplot as plt
 
-    figure, grid = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    figure, grid = plt.subplots(1, 2, figsize=(10, 3.8), sharey=True, layout="constrained")
     for axes, joint in zip(grid, ("", JOINT), strict=True):
         for name, style in ((BEST, "k--"), (CHANCE, "k:"), *((kind + joint, "o-") for kind in KINDS)):
             runs = [result["after_frame"] for result in results if result["model"] == name]
@@ -161,7 +161,7 @@ def plot(results: Sequence[Mapping]) -> Any:
         axes.set(title=f"with{'' if joint else 'out'} joint prediction", xlabel="observed part of the clip (%)")
         axes.grid(alpha=0.3)
     grid[0].set_ylabel("accuracy (%)")
-    grid[1].legend(frameon=False)
+    figure.legend(*grid[0].get_legend_handles_labels(), loc="outside right center", frameon=False)
     return figure
 
 
