@@ -89,6 +89,14 @@ def test_it_is_cached(own_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert [place.name for place in first.parent.iterdir()] == [first.name]
 
 
+def test_a_place_that_cannot_be_written_to(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"cannot write .*file/digits \(.*\): choose another folder"):
+        write_digit_actions(tmp_path / "file" / "digits", clips=FEWER)
+    with pytest.raises(OSError, match="choose another folder, with cache or in XDG_CACHE_HOME"):
+        digit_actions_folder(clips=FEWER, cache=tmp_path / "file" / "cache")
+
+
 def shared_frames(seed: int) -> dict[tuple[int, int], int]:
     """Frames from the start that each two actions have in common if everything random is the same."""
     uniforms, images = np.random.default_rng(seed).random(UNIFORMS), embedded_digits("test")[0]

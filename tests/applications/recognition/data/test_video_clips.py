@@ -166,6 +166,26 @@ def test_broken_videos_are_listed_and_skipped(tmp_path: Path, monkeypatch: pytes
     assert sorted(looked) == ["gone.webm", "text.webm"]
 
 
+def test_a_file_that_was_cut_off_is_broken(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (40, 64, 64), np.uint8)
+    write_video(tmp_path / "whole.webm", noise)
+    content = (tmp_path / "whole.webm").read_bytes()
+    for part in (0.05, 0.5, 0.8):
+        (tmp_path / f"{part}.webm").write_bytes(content[: int(part * len(content))])
+    videos = [tmp_path / name for name in ("whole.webm", "0.05.webm", "0.5.webm", "0.8.webm")]
+    data = VideoClips(videos, [0] * 4, ["a"], 4)
+    assert [video.name for video in data.videos] == ["whole.webm"]
+    assert "of 4.0 seconds" in data.notes[-1]
+    # Short videos and other containers are nothing to complain of.
+    for count in (1, 2, 3):
+        for ending in ("webm", "mp4", "avi", "mkv", "mov"):
+            write_video(tmp_path / f"{count}.{ending}", noise[:count])
+            assert VideoClips([tmp_path / f"{count}.{ending}"], [0], ["a"], 4)[0][0].shape[0] == 4
+    for ending in ("mp4", "avi", "mkv", "mov"):
+        write_video(tmp_path / f"long.{ending}", noise)
+        assert VideoClips([tmp_path / f"long.{ending}"], [0], ["a"], 4).notes == []
+
+
 def test_bad_arguments(tmp_path: Path) -> None:
     video = save(tmp_path / "a.avi", counted(12))
     for options, message in (

@@ -70,13 +70,15 @@ def write_digit_actions(folder: Path | str, *, clips: Mapping[Split, int] = CLIP
     counts = {split: positive_int(clips[split], f"clips[{split!r}]") for split in SPLITS}
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"{folder} exists and is not an empty folder: choose another")
-    folder.parent.mkdir(parents=True, exist_ok=True)
     partial = folder.with_name(f".partial-{os.getpid()}-{folder.name}")
     try:
         (partial / VIDEOS).mkdir(parents=True)
         (partial / LABELS).mkdir()
         _write_all(partial, counts, seed)
         partial.replace(folder)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise type(error)(f"cannot write {folder} ({reason}): choose another folder") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return folder
@@ -95,6 +97,11 @@ def digit_actions_folder(*, clips: Mapping[Split, int] = CLIPS, seed: int = 0, c
     Returns
     -------
     Path
+
+    Raises
+    ------
+    OSError
+        If the cache cannot be written to.
     """
     counts = [clips[split] for split in SPLITS]
     key = hashlib.sha256(f"{_VERSION} {seed} {counts}".encode()).hexdigest()[:12]
@@ -102,9 +109,9 @@ def digit_actions_folder(*, clips: Mapping[Split, int] = CLIPS, seed: int = 0, c
     if not folder.is_dir():
         try:
             write_digit_actions(folder, clips=clips, seed=seed)
-        except OSError:
+        except OSError as error:
             if not folder.is_dir():  # otherwise another process was first
-                raise
+                raise type(error)(f"{error}, with cache or in XDG_CACHE_HOME") from error
     return folder
 
 

@@ -180,8 +180,12 @@ def _test_clips(path: Path, answers: Path | None) -> list[tuple[str, str]]:
 def _answers(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is no file: give a file of lines id;class")
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except UnicodeDecodeError as error:
+        raise UnusableFile(path, "not a text file in UTF-8", "give a file of lines id;class") from error
     known = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines()):
+    for number, line in enumerate(lines):
         if line.strip():
             clip, separator, name = line.partition(";")
             if not separator:

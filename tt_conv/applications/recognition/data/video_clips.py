@@ -3,13 +3,15 @@
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
-from typing import SupportsIndex
+from typing import SupportsIndex, TypeVar
 
+import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -26,7 +28,9 @@ from tt_conv.applications.video_prediction.data.own_videos import pair
 from tt_conv.applications.video_prediction.data.video_file import pixels_of, stored_frames
 from tt_conv.applications.video_prediction.data.windows import Broken, check_broken
 
+T = TypeVar("T")
 _SHOWN = 5
+_WHOLE = 0.9  # of its stated length: what a video must have to be taken for whole
 
 
 @dataclass(frozen=True)
@@ -151,7 +155,8 @@ class VideoClips(LabelledClips):
             self.notes.append(f"{len(missing)} of {len(self.classes)} classes have no clip here: {shown}")
         if keep_decoded:
             with ThreadPoolExecutor(8) as threads:
-                list(threads.map(self._stored, range(len(self))))
+                stored = threads.map(self._stored, range(len(self)))
+                deque(_with_bar(stored, "decoding the videos", len(self)), maxlen=0)
 
     def clip(self, number: int) -> Tensor:
         return self._read(number, sampled_frames(self._found[number].frames, self.frames), (0.5, 0.5), mirror=False)
@@ -257,12 +262,16 @@ def looked_through(videos: Sequence[Path], cache: Path) -> list[Found]:
         try:
             with ThreadPoolExecutor(8) as threads:  # decoders leave Python's lock
                 looks = threads.map(_look, new.values())
-                bar = tqdm(looks, "looking through the videos", len(new), leave=False, disable=None, delay=3)
-                for key, found in zip(new, bar, strict=True):
+                for key, found in zip(new, _with_bar(looks, "looking through the videos", len(new)), strict=True):
                     known[key] = found
         finally:  # also what was done before an interruption
             _remember(kept, known)
     return [_MISSING if key is None else known[key] for key in keys]
+
+
+def _with_bar(items: Iterable[T], what: str, count: int) -> Iterable[T]:
+    """The items, with a bar that shows how far they are if that takes more than a moment, on a terminal."""
+    return tqdm(items, what, count, leave=False, disable=None, delay=3)
 
 
 def _remembered(path: Path) -> dict[str, Found]:
@@ -295,17 +304,35 @@ def _key(video: Path, base: Path) -> str | None:
 
 
 def _look(video: Path) -> Found:
-    count, height, width = 0, 0, 0
+    count, height, width, first, last = 0, 0, 0, None, None
     try:
         for frame in stored_frames(video):
             if not count:
-                height, width = frame.height, frame.width
-            count += 1
+                height, width, first = frame.height, frame.width, frame.time
+            count, last = count + 1, frame.time
+        stated = _stated_seconds(video)
     except UnusableFile as error:
         return Found(0, 0, 0, error.problem)
     except OSError as error:
         return Found(0, 0, 0, f"cannot be opened ({error.strerror})")
+    # FFmpeg takes the end of a file that was cut off for the end of the video.
+    if first is not None and last is not None and stated is not None:
+        # The last frame is shown for as long as the others; a single one for a second at most.
+        seconds = (last - first) * count / (count - 1) if count > 1 else min(stated, 1.0)
+        if seconds < _WHOLE * stated:
+            return Found(0, 0, 0, f"it breaks off after {seconds:.1f} of {stated:.1f} seconds")
     return Found(count, height, width)
+
+
+def _stated_seconds(video: Path) -> float | None:
+    """How long a video is by its header; ``None`` where that does not say, or may speak of sound."""
+    with av.open(str(video)) as container:
+        stream = container.streams.video[0]
+        if stream.duration is not None and stream.time_base is not None:
+            return float(stream.duration * stream.time_base)
+        if container.duration is not None and len(container.streams) == 1:
+            return container.duration / av.time_base
+    return None
 
 
 def _usable(videos: Sequence[Path], found: Sequence[Found], broken: Broken, notes: list[str]) -> list[int]:
