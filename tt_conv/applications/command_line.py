@@ -114,7 +114,7 @@ def train(
 def evaluate(
     checkpoint: str,
     out: str | None = None,
-    future: list[int] | None = None,
+    future: int | list[int] | None = None,
     split: Literal["train", "validation", "test"] = "test",
     data: dict[str, Any] | None = None,
     recipe: str | None = None,
@@ -129,7 +129,7 @@ def evaluate(
         checkpoint: Of tt-conv train; or published weights, with --recipe.
         out: Folder for results.json, table.md, curves, strips and animations, new or empty; by default
             tt-conv-evaluation, or tt-conv-evaluation-2, ...
-        future: Numbers of frames to predict, such as [10,30]; by default as in training.
+        future: Number of frames to predict, or several, such as [10,30]; by default as in training.
         split: Part of the data.
         data: Data settings that differ from those of the training: --data.path videos/ --data.test_sequences 100.
         recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
@@ -140,7 +140,8 @@ def evaluate(
     """
     from tt_conv.applications.video_prediction.evaluate_trained import EvaluationSettings, run_evaluation
 
-    settings = EvaluationSettings(future, split, batch_size, device, lpips)
+    futures = [future] if isinstance(future, int) else future
+    settings = EvaluationSettings(futures, split, batch_size, device, lpips)
     run_evaluation(checkpoint, out, settings, data=data, recipe=recipe, channels=channels)
 
 
@@ -151,6 +152,7 @@ def predict(
     out: str | None = None,
     given: int | None = None,
     start: int | None = None,
+    step: int | None = None,
     size: int | tuple[int, int] | None = None,
     layout: str | None = None,
     value_range: tuple[float, float] | None = None,
@@ -170,9 +172,10 @@ def predict(
             tt-conv-prediction-2, ...
         given: Number of frames that are shown to the network; by default as many as in its training.
         start: The first of them, counted from 0; by default they are the last ones of the video.
-        size: Height and width to which the video is brought; by default those of the training.
+        step: Take every so many frames of the video; by default as in training.
+        size: One number, or [height,width], to which the video is brought; by default as in training.
         layout: Axes of an array, such as THWC; detected by default.
-        value_range: Black and white in an array; detected by default.
+        value_range: Black and white in an array, such as [0,255]; by default as in training, or detected.
         array_name: Which array of an .npz file.
         rate: Frames per second of what is written.
         device: Such as cpu or cuda.
@@ -188,6 +191,7 @@ def predict(
         future=future,
         given=given,
         start=start,
+        step=step,
         size=size,
         layout=layout,
         value_range=value_range,

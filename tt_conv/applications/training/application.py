@@ -55,6 +55,10 @@ class Application(ABC):
     def open_data(self, settings: Any, split: Any) -> Samples:
         """Open one part of the data that data settings name: train, validation or test."""
 
+    def decided(self, settings: Any, train: Samples) -> Any:
+        """The settings with what was found when the data were opened, where that must be the same ever after."""
+        return settings
+
     @abstractmethod
     def training(self, settings: Any, train: Samples, steps: int) -> "TrainedByRecipe":
         """The module that Lightning trains for so many steps, with an untrained model in it."""

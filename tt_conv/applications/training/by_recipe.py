@@ -1,5 +1,6 @@
 """The part of a training by a recipe that no task changes: steps, validation, optimizer, checkpoint."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -85,6 +86,12 @@ class TrainedByRecipe(Task):
         trained = self._summed(torch.stack([self._losses, torch.full_like(self._losses, self._seen)]))
         self.validated = {name: float(value / total[names.index("")]) for name, value in zip(names, total, strict=True)}
         self.validation_loss = self.validated["loss"]
+        if not math.isfinite(self.validation_loss):
+            raise ValueError(
+                f"the training diverged in epoch {self.current_epoch + 1}, its validation loss is "
+                f"{self.validation_loss}: lower training.learning_rate or training.clip_norm; the epochs before it are "
+                "kept"
+            )
         self.training_loss = float(trained[0] / trained[1])
         self.sequences_seen += int(trained[1])
         self.log_dict({"validation_loss": self.validation_loss, **self.history()})

@@ -1,8 +1,10 @@
 """The settings that the trainings of all tasks have, and settings as YAML files hold them. Imports nothing heavy."""
 
+import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 # Task -> the package whose module ``settings`` has its Settings, and whose module ``application`` its Application.
@@ -47,7 +49,7 @@ class TrainingSettings:
     start : str
         Initial weights: xavier (zero biases) or default (PyTorch's).
     precision : str
-        32, bf16 (convolutions in bfloat16) or 64.
+        32, bf16 (convolutions in bfloat16), fp16 (in float16, with scaled losses; GPU only) or 64.
     seed : int
         Of all that is random in a training.
     accelerator : str
@@ -71,7 +73,7 @@ class TrainingSettings:
     lr_decay: float = 0.98
     lr_decay_every: int = 5
     start: Literal["xavier", "default"] = "xavier"
-    precision: Literal["32", "bf16", "64"] = "32"
+    precision: Literal["32", "bf16", "fp16", "64"] = "32"
     seed: int = 0
     accelerator: str = "auto"
     devices: str = "1"
@@ -98,6 +100,8 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 
 def settings_from_dict(values: Mapping[str, Any]) -> Any:
     """Undo :func:`settings_to_dict`; what a newer version added takes its default."""
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected settings under data, model and training, got {str(values)[:40]!r}")
     task = values.get("task", FIRST_TASK)
     check_task(task)
     whole = import_module(f"{TASKS[task]}.settings").Settings
@@ -108,11 +112,44 @@ def settings_from_dict(values: Mapping[str, Any]) -> Any:
         part: Any = field.default_factory
         known = {each.name for each in fields(part)}
         given = values.get(field.name) or {}
-        unknown = sorted(set(given) - known)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"the settings {field.name} must be named values, got {given!r}")
+        unknown = sorted(str(key) for key in set(given) - known)
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(f'{field.name}.{key}' for key in unknown)}")
-        made[field.name] = part(**given)
+        made[field.name] = _of_types(part, given, field.name)
     return whole(**made)
+
+
+def read_settings(path: Path) -> Any:
+    """The settings in a YAML file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it holds none, with its name.
+    """
+    import yaml
+
+    try:
+        return settings_from_dict(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _of_types(kind: Any, values: Mapping[str, Any], name: str) -> Any:
+    """A dataclass from values, each of which must be of its field's type."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, name)
+    try:
+        return kind(**parser.parse_object({name: dict(values)})[name].as_dict())
+    except ArgumentError as error:
+        words = " ".join(str(error).replace("Parser key ", "").replace("a typing.Literal", "one of ").split())
+        raise ValueError(re.sub(r"a <class '(\w+)'>", r"\1", words)) from error
 
 
 def check_task(task: object) -> None:
@@ -127,4 +164,4 @@ def with_changes(settings: Values, changes: Mapping[str, Any]) -> Values:
     unknown = sorted(set(changes) - set(names))
     if unknown:
         raise ValueError(f"there is no data setting {', '.join(unknown)}; there are {', '.join(names)}")
-    return replace(settings, **changes)
+    return _of_types(type(settings), {**asdict(settings), **changes}, "data")

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
 from torch import Tensor
 
-from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint, task_of
+from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, load_weights, named, read_checkpoint, task_of
 from tt_conv.applications.training.recipes import recipe_file
-from tt_conv.applications.training.settings import FIRST_TASK, settings_from_dict
+from tt_conv.applications.training.settings import FIRST_TASK, read_settings, settings_from_dict
 from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.settings import Settings
 from tt_conv.layers import FramePredictor, load_published_state_dict
@@ -80,8 +79,7 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
         raise ValueError(
             f"{path} does not tell its architecture: name it with --recipe, such as moving_mnist_conv_tt_lstm_published"
         )
-    file = Path(recipe) if Path(recipe).exists() else recipe_file(recipe)
-    settings = settings_from_dict(yaml.safe_load(file.read_text()))
+    settings = read_settings(Path(recipe) if Path(recipe).exists() else recipe_file(recipe))
     model = build_model(settings.model, channels)
     try:
         load_published_state_dict(model, weights)
@@ -96,7 +94,8 @@ def _from_training(path: Path, contents: Mapping[str, Any]) -> Trained:
     kept = contents[CHECKPOINT_KEY]
     if (task := task_of(contents)) != FIRST_TASK:
         raise ValueError(f"{path} is a checkpoint of the task {task}: give one of {FIRST_TASK}")
-    settings = settings_from_dict(kept["settings"])
-    model = build_model(settings.model, kept["channels"])
-    load_weights(model, contents, path)
-    return Trained(model.eval(), settings, kept["channels"], kept["sequences_seen"], kept["epochs_done"])
+    with named(path):
+        settings = settings_from_dict(kept["settings"])
+        model = build_model(settings.model, kept["channels"])
+        load_weights(model, contents, path)
+        return Trained(model.eval(), settings, kept["channels"], kept["sequences_seen"], kept["epochs_done"])

@@ -178,9 +178,11 @@ def settle(clips: Sequence[Clip], values: ValueRange, notes: list[str]) -> None:
 
 
 def _common_range(clips: Sequence[Clip]) -> Limits | None:
-    """The range of the arrays that are neither bytes nor booleans, if it is one."""
-    ranges = {clip.stored.value_range for clip in clips if clip.stored.array.dtype not in (np.bool_, np.uint8)}
-    return ranges.pop() if len(ranges) == 1 else None
+    """The range of the arrays, if it is one and none of them are bytes or booleans, whose range is that of the type."""
+    arrays = [clip.stored for clip in clips if clip.stored.description]
+    ranges = {stored.value_range for stored in arrays}
+    plain = any(stored.array.dtype in (np.bool_, np.uint8) for stored in arrays)
+    return ranges.pop() if len(ranges) == 1 and not plain else None
 
 
 def _see_other_parts(path: Path, own: Path, values: ValueRange, array_name: str | None) -> None:

@@ -135,6 +135,9 @@ def opened(items: Sequence[T], open_one: Callable[[T], Sequence[Clip]], broken: 
             return open_one(item)
         except UnusableFile as error:
             return error
+        except PermissionError as error:
+            remedy = "change its permissions, or leave it out with broken=skip"
+            return UnusableFile(error.filename or item, "it may not be read", remedy)
 
     check_broken(broken)
     # Decoders leave Python's lock, so threads are enough.
