@@ -18,7 +18,7 @@ from tt_conv._tensorly import pytorch_backend
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kernel_size
 from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric, roots
+from tt_conv.applications.compression.moments import Metric, refitted_core, roots
 from tt_conv.decomposition import PoorFitWarning, conv_tt
 from tt_conv.rank import ConvTTFormat, Format, Rank
 from tt_conv.tensorized_conv import TensorizedConv
@@ -205,7 +205,10 @@ class Kernel:
                 restarts=1,
                 n_iter_max=30,
             )
-        return {"projection": found.projections[0].squeeze(2), "core": found.cores[0]}
+        projection, core = found.projections[0].squeeze(2), found.cores[0]
+        if self.metric is not None:
+            core = refitted_core(self.dense, projection, core, self.metric)
+        return {"projection": projection, "core": core}
 
     def _search_svd(self) -> Iterator[Candidate]:
         values = self._svd[1].square()
