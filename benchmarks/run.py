@@ -43,6 +43,7 @@ PARTS = {
     "recognition": "benchmarks.recognition.accuracy",
     "trained_kernels": "benchmarks.decomposition.trained_kernels",
     "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
+    "compression": "benchmarks.compression.pretrained",
 }
 
 SECONDS_ON_GPU = 470

@@ -143,6 +143,25 @@ def table(results: Sequence[Mapping]) -> str:
     return "\n".join(lines)
 
 
+def plot(results: Sequence[Mapping]) -> Any:
+    """Return a figure: mean accuracy against the observed part, with and without joint prediction."""
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(1, 2, figsize=(9, 3.8), sharey=True, layout="constrained")
+    for axes, joint in zip(grid, ("", JOINT), strict=True):
+        for name, style in ((BEST, "k--"), (CHANCE, "k:"), *((kind + joint, "o-") for kind in KINDS)):
+            runs = [result["after_frame"] for result in results if result["model"] == name]
+            if runs:
+                means = [100 * statistics.fmean(values) for values in zip(*runs, strict=True)]
+                seen = [100 * (number + 1) / len(means) for number in range(len(means))]
+                axes.plot(seen, means, style, markersize=3, label=name.removesuffix(JOINT))
+        axes.set(title=f"with{'' if joint else 'out'} joint prediction", xlabel="observed part of the clip (%)")
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel("accuracy (%)")
+    grid[1].legend(frameon=False)
+    return figure
+
+
 def _median(runs: Sequence[Mapping]) -> float:
     return statistics.median(run["seconds"] for run in runs)
 

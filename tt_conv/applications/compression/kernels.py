@@ -24,7 +24,7 @@ from tt_conv.rank import ConvTTFormat, Format, Rank
 from tt_conv.tensorized_conv import TensorizedConv
 
 FORMATS = ("svd", "tucker", "tt", "cp", "conv_tt")
-_SIZES = 14  # candidates per format
+_SIZES = 28  # candidates per format; fewer leave much of a budget unused
 _MOST_SVD_RANKS = 48
 _FEW_SIZES = 4  # of formats whose decomposition is a long iteration
 _MOST_WORK = 4_000_000  # kernel entries times rank of such a decomposition: a second or so
@@ -46,6 +46,8 @@ class Candidate:
         Relative error: of the kernel, or of the layer's output on the calibration data.
     macs : int, optional
         Multiply-adds in one pass of the calibration data's first batch.
+    seconds : float, optional
+        What the layer takes of such a pass, once it was timed.
     """
 
     format: str
@@ -53,6 +55,7 @@ class Candidate:
     parameters: int
     error: float
     macs: int | None = None
+    seconds: float | None = None
 
 
 class Kernel:
@@ -280,7 +283,7 @@ class Kernel:
         yield from judged
         for low, high in pairwise(judged):
             between = range(low.rank[0] + 1, high.rank[0])
-            for rank in between[:: max(1, len(between) // 4)]:
+            for rank in between[:: max(1, len(between) // 16)]:
                 share = (rank - low.rank[0]) / (high.rank[0] - low.rank[0])
                 yield Candidate(name, (rank,), rank * per_rank, low.error + share * (high.error - low.error))
 
