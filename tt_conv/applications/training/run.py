@@ -15,19 +15,19 @@ from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.training.application import Application, Samples, application_of, parameters_of
 from tt_conv.applications.training.callbacks import LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
-from tt_conv.applications.training.settings import Settings, TrainingSettings, settings_from_dict, settings_to_dict
+from tt_conv.applications.training.settings import AnySettings, TrainingSettings, settings_from_dict, settings_to_dict
 from tt_conv.applications.training.tasks import Outcome, quiet_lightning, stops_in_good_order
 
 SETTINGS_FILE = "settings.yaml"
 _PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
 
 
-def run_training(settings: Settings, out: Path | str | None = None) -> bool:
+def run_training(settings: AnySettings, out: Path | str | None = None) -> bool:
     """Train a model and leave a folder of checkpoints, logs and pictures.
 
     Parameters
     ----------
-    settings : Settings
+    settings : AnySettings
         Data, model and recipe of a task.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-training``, or the first free name after it.
@@ -84,7 +84,7 @@ def resume_training(folder: Path | str) -> bool:
 class _Prepared:
     """A training whose data are open and whose model is built."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AnySettings) -> None:
         recipe, self.application = settings.training, application_of(settings)
         check_recipe(recipe)
         self.application.check(settings)
@@ -159,7 +159,7 @@ class _Prepared:
 class _Batches(pl.LightningDataModule):
     """The batches of one process, new for every epoch."""
 
-    def __init__(self, train: Samples, validation: Samples, settings: Settings) -> None:
+    def __init__(self, train: Samples, validation: Samples, settings: AnySettings) -> None:
         super().__init__()
         self.train, self.validation, self.settings = train, validation, settings
 
@@ -210,7 +210,7 @@ def check_recipe(recipe: TrainingSettings) -> None:
         raise ValueError(f"training.learning_rate must be finite, got {recipe.learning_rate}")
 
 
-def _closing_words(folder: Path, outcome: Outcome, settings: Settings, about: Application) -> str:
+def _closing_words(folder: Path, outcome: Outcome, settings: AnySettings, about: Application) -> str:
     epochs = settings.training.epochs
     if outcome.interrupted:
         return (
