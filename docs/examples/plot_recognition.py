@@ -43,7 +43,7 @@ print(len(test), "test clips:", tuple(test[0][0].shape))
 settings = Settings(
     data,
     ModelSettings(kind="conv_tt_lstm", encoder_channels=[16, 32], hidden_channels=[32], rank=8),
-    TrainingSettings(epochs=20, batch_size=16, learning_rate=5e-3, accelerator="cpu"),
+    TrainingSettings(epochs=36, batch_size=16, learning_rate=5e-3, accelerator="cpu"),
 )
 run_training(settings, Path(place.name, "run"))
 trained = load_trained(Path(place.name, "run", "last.ckpt"))

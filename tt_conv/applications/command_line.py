@@ -36,13 +36,13 @@ def demo(
         task: What is learned.
         out: Folder for the table, curves and pictures; nothing in an existing one is overwritten.
             By default tt-conv-demo, or tt-conv-demo-2, ... where that exists.
-        steps: Optimizer steps; by default 600, or 840 of recognition.
+        steps: Optimizer steps; by default 600, or 2100 of recognition.
         seed: Seed of the data and the initial weights.
     """
     if task == "recognition":
         from tt_conv.applications.recognition import demo as recognition
 
-        complete = recognition.run_demo(recognition.DemoSettings(840 if steps is None else steps, seed), out)
+        complete = recognition.run_demo(recognition.DemoSettings(2100 if steps is None else steps, seed), out)
     else:
         from tt_conv.applications.video_prediction.demo import DemoSettings, run_demo
 

@@ -47,8 +47,8 @@ class DemoSettings:
     kernel_size: int = 3
     order: int = 3
     rank: int = 8
-    ahead: int = 2
-    prediction_weight: float = 2.0
+    ahead: int = 0
+    prediction_weight: float = 0.0
     batch_size: int = 16
     learning_rate: float = 3e-3
 

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from tt_conv.applications.training.settings import TASKS, Settings, check_task
+from tt_conv.applications.training.settings import TASKS, AnySettings, check_task
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -92,7 +92,7 @@ def application(task: str) -> Application:
     return import_module(f"{TASKS[task]}.application").APPLICATION
 
 
-def application_of(settings: Settings) -> Application:
+def application_of(settings: AnySettings) -> Application:
     """The application that settings are of."""
     return application(settings.task)
 

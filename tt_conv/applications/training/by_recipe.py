@@ -10,7 +10,7 @@ from torch import Tensor
 from tt_conv._version import __version__
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY
 from tt_conv.applications.training.plateau import PlateauSchedule
-from tt_conv.applications.training.settings import Settings, settings_to_dict
+from tt_conv.applications.training.settings import AnySettings, settings_to_dict
 from tt_conv.applications.training.tasks import Task
 
 
@@ -22,13 +22,13 @@ class TrainedByRecipe(Task):
 
     Parameters
     ----------
-    settings : Settings
+    settings : AnySettings
         The whole training.
     **options
         Of the other base class.
     """
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
+    def __init__(self, settings: AnySettings, **options: Any) -> None:
         recipe = settings.training
         super().__init__(learning_rate=recipe.learning_rate, clip_norm=recipe.clip_norm or float("inf"), **options)
         self.settings = settings

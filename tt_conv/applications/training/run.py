@@ -20,7 +20,7 @@ from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, His
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
 from tt_conv.applications.training.settings import (
-    Settings,
+    AnySettings,
     TrainingSettings,
     read_settings,
     settings_from_dict,
@@ -38,12 +38,12 @@ _MAY_CHANGE = {
 }
 
 
-def run_training(settings: Settings, out: Path | str | None = None) -> bool:
+def run_training(settings: AnySettings, out: Path | str | None = None) -> bool:
     """Train a model and leave a folder of checkpoints, logs and pictures.
 
     Parameters
     ----------
-    settings : Settings
+    settings : AnySettings
         Data, model and recipe of a task.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-training``, or the first free name after it.
@@ -102,7 +102,7 @@ def resume_training(folder: Path | str) -> bool:
     return prepared.run(folder, checkpoint if checkpoint.exists() else None)
 
 
-def _check_unchanged(settings: Settings, checkpoint: Path, file: Path) -> None:
+def _check_unchanged(settings: AnySettings, checkpoint: Path, file: Path) -> None:
     """Refuse to go on from a checkpoint that is damaged, or by other settings than those it was trained by."""
     try:
         contents = read_checkpoint(checkpoint)
@@ -127,7 +127,7 @@ def _check_unchanged(settings: Settings, checkpoint: Path, file: Path) -> None:
 class _Prepared:
     """A training whose data are open and whose model is built."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AnySettings) -> None:
         recipe, self.application = settings.training, application_of(settings)
         check_recipe(recipe)
         if settings.data.workers < 0:
@@ -209,7 +209,7 @@ class _Prepared:
 class _Batches(pl.LightningDataModule):
     """The batches of one process, new for every epoch."""
 
-    def __init__(self, train: Samples, validation: Samples, settings: Settings) -> None:
+    def __init__(self, train: Samples, validation: Samples, settings: AnySettings) -> None:
         super().__init__()
         self.train, self.validation, self.settings = train, validation, settings
 
@@ -284,7 +284,7 @@ def _refused_devices(recipe: TrainingSettings) -> Iterator[None]:
         ) from error
 
 
-def _closing_words(folder: Path, outcome: Outcome, settings: Settings, about: Application) -> str:
+def _closing_words(folder: Path, outcome: Outcome, settings: AnySettings, about: Application) -> str:
     epochs = settings.training.epochs
     if outcome.interrupted:
         return (

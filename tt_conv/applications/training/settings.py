@@ -82,7 +82,7 @@ class TrainingSettings:
     nodes: int = 1
 
 
-class Settings(Protocol):
+class AnySettings(Protocol):
     """A whole training: every task has a dataclass of this form."""
 
     data: Any
@@ -91,7 +91,7 @@ class Settings(Protocol):
     task: Any
 
 
-def settings_to_dict(settings: Settings) -> dict[str, Any]:
+def settings_to_dict(settings: AnySettings) -> dict[str, Any]:
     """Settings as nested dicts of what YAML and checkpoints hold."""
     parts: dict[str, dict[str, Any]] = {name: asdict(getattr(settings, name)) for name in ("data", "model", "training")}
     for part in parts.values():
