@@ -74,8 +74,7 @@ class ConvLSTMCell(RecurrentCell):
 
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
-        hooked = self.conv._forward_hooks or self.conv._forward_pre_hooks or self.conv._backward_hooks
-        if hooked or not isinstance(self.conv, nn.modules.conv._ConvNd):
+        if not isinstance(self.conv, nn.modules.conv._ConvNd):
             return ModuleRecurrence(self, state)
         return ConvLSTMRecurrence(self, state)
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tt_conv._memory_format import as_autocast, channels_last
@@ -88,7 +88,7 @@ class ConvLSTMRecurrence(Recurrence):
 
 
 class ModuleRecurrence(Recurrence):
-    """A ConvLSTM whose convolution is a module to be called: factorized, or watched by hooks."""
+    """A ConvLSTM whose convolution is a module to be called, such as a factorized one."""
 
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
@@ -96,6 +96,28 @@ class ModuleRecurrence(Recurrence):
 
     def gates(self, x: Tensor) -> Tensor:
         return double_candidate(self.conv(torch.cat([x, self.hidden[-1]], dim=1)), dim=1)
+
+
+class CalledRecurrence(Recurrence):
+    """A cell that is called for every frame, since hooks on it or on something inside want to see the calls."""
+
+    def __init__(self, cell: RecurrentCell, state: Sequence[Tensor]) -> None:
+        super().__init__(cell, state)
+        self.cell = cell
+
+    def step(self, x: Tensor) -> Tensor:
+        newest, (*self.hidden, self.memory) = self.cell(x, self.state())
+        return newest
+
+    def gates(self, x: Tensor) -> Tensor:
+        return self.cell.gates(x, self.hidden)
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether hooks of a module are to be called with it."""
+    return bool(
+        module._forward_pre_hooks or module._forward_hooks or module._backward_pre_hooks or module._backward_hooks
+    )
 
 
 class WindowRecurrence(Recurrence):

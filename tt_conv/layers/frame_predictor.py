@@ -225,6 +225,12 @@ class FramePredictor(nn.Module):
         for cell in self.cells():
             cell.compile(backend=backend, **options)
 
+    def extra_repr(self) -> str:
+        """Describe the network by what its parts do not show."""
+        return (
+            f"{self.in_channels}, skip_stride={self.skip_stride}, sigmoid={self.sigmoid}, patch_size={self.patch_size}"
+        )
+
     def cells(self) -> list[RecurrentCell]:
         """Return the cells in the order in which a frame passes them."""
         return [cast(RecurrentCell, cell) for block in self.blocks for cell in cast(nn.ModuleList, block)]

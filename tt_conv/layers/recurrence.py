@@ -17,7 +17,7 @@ from tt_conv._arguments import (
 )
 from tt_conv._memory_format import channels_last, zeros
 from tt_conv.layers._compilation import Compiled
-from tt_conv.layers.engine import Recurrence, State, advance_eagerly
+from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly, is_watched
 from tt_conv.layers.gates import double_candidate, lstm_update
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -118,6 +118,10 @@ class RecurrentCell(nn.Module, ABC):
         self.compiled_frame = Compiled(one_frame, options)
         self.compiled_step = Compiled(advance_eagerly, options)
 
+    def extra_repr(self) -> str:
+        """Describe the cell by what its parts do not show."""
+        return f"{self.in_channels}, {self.hidden_channels}, kernel_size={self.kernel_size}, steps={self.steps}"
+
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles are not compiled.
         return {**super().__getstate__(), "compiled_frame": None, "compiled_step": None}
@@ -126,10 +130,14 @@ class RecurrentCell(nn.Module, ABC):
         """Prepare a walk through a sequence of frames like ``x`` ``[batch, in_channels, *spatial]``."""
         check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
         check_dtype(x, "x", next(self.parameters()))
+        from_zero = state is None
         if state is None:
-            return self.recurrence(self.zero_state(x), from_zero=True)
-        self._check_state(x, state)
-        return self.recurrence(state, from_zero=False)
+            state = self.zero_state(x)
+        else:
+            self._check_state(x, state)
+        if any(is_watched(module) for module in self.modules()):
+            return CalledRecurrence(self, state)
+        return self.recurrence(state, from_zero=from_zero)
 
     def _check_state(self, x: Tensor, state: Sequence[Tensor]) -> None:
         expected = (x.shape[0], self.hidden_channels, *x.shape[2:])
