@@ -2,12 +2,14 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 
 import tt_conv
 from tt_conv import ConvTT, TensorizedConv, conv_einsum
+from tt_conv.applications import video_prediction
 from tt_conv.applications.compression import compress, save_compressed
 from tt_conv.layers import ConvTTLSTM, FramePredictor
 
@@ -36,16 +38,19 @@ assert not {"lightning", "torchmetrics", "matplotlib", "av"} & set(sys.modules)
 
 # Where an extra is needed, its name.
 EXTRA = "pip install 'tt-conv[applications]'"
-try:
-    save_compressed(small, "small")
-except ModuleNotFoundError as error:
-    assert EXTRA in str(error), error
-try:
-    from tt_conv.applications.video_prediction import FramePrediction  # noqa: F401
-except ModuleNotFoundError as error:
-    assert EXTRA in str(error), error
-else:
-    raise AssertionError("the applications run without their extra")
+
+
+def refusal(call: Callable[[], object]) -> str:
+    """Return the message of a call that needs an extra."""
+    try:
+        call()
+    except ModuleNotFoundError as error:
+        return str(error)
+    raise AssertionError("this needs no extra")
+
+
+assert EXTRA in refusal(lambda: save_compressed(small, "small"))
+assert EXTRA in refusal(lambda: video_prediction.FramePrediction)
 for arguments in (
     ("demo",),
     ("train", "--config", "moving_mnist_conv_tt_lstm_small"),

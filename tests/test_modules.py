@@ -117,7 +117,7 @@ def test_hooks_of_the_module_are_called(name: str) -> None:
     assert calls == ["before", "after", "backward"]
 
 
-# Parts that a walk through a sequence prepares once instead of calling them; with hooks they are called, once per frame.
+# A walk through a sequence prepares its parts once instead of calling them; with hooks they are called for every frame.
 PARTS = {
     ("ConvLSTM", "cell"): 4,
     ("ConvLSTM", "cell.conv"): 4,

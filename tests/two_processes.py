@@ -2,8 +2,8 @@
 
     python tests/two_processes.py RANK FILE
 
-It prints a line per module: its name, and whether the parameters of both processes are equal to those of one process that
-saw both halves of the batch.
+It prints a line per module: its name, and whether the parameters are equal to those of one process that saw both halves
+of the batch.
 """
 
 import copy

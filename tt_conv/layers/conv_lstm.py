@@ -74,7 +74,8 @@ class ConvLSTMCell(RecurrentCell):
 
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
-        if not isinstance(self.conv, nn.modules.conv._ConvNd):
+        conv: nn.Module = self.conv
+        if not isinstance(conv, nn.modules.conv._ConvNd):  # compression replaces it
             return ModuleRecurrence(self, state)
         return ConvLSTMRecurrence(self, state)
 
