@@ -33,12 +33,11 @@ docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 # Runs with $(PYTHON) itself, which brings its own build of PyTorch. What else the machine lacks is imported from the
-# pure-Python wheels in WHEELS, as they are. ONLY="recurrence/training*" runs some cases.
-WHEELS ?= wheels
+# wheels in WHEELS. ONLY="recurrence/training*" runs some cases.
+WHEELS ?= wheels ../wheels
 ONLY ?=
 bench-gpu:
-	PYTHONPATH="$(CURDIR):$$(find "$(WHEELS)" -name '*-none-any.whl' 2>/dev/null | sort | tr '\n' ':')$$PYTHONPATH" \
-	$(PYTHON) -m benchmarks.run --device cuda $(if $(ONLY),--only $(ONLY))
+	$(PYTHON) -m benchmarks.run --device cuda --wheels $(WHEELS) $(if $(ONLY),--only $(ONLY))
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

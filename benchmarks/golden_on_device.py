@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
+from benchmarks.guarded import guarded
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor, load_published_state_dict
 
 GOLDEN = Path(__file__).parents[1] / "tests" / "golden"
@@ -53,5 +55,9 @@ def largest_difference(path: Path, device: torch.device | str) -> float:
 def cases(device: torch.device) -> Iterator[dict]:
     """Yield one result per golden file."""
     for path in sorted(GOLDEN.glob("*.npz")):
-        difference = largest_difference(path, device)
-        yield {"case": path.stem, "largest_difference": difference, "ok": difference < 1e-10}
+        yield guarded(path.stem, partial(_measure, path, device))
+
+
+def _measure(path: Path, device: torch.device) -> dict:
+    difference = largest_difference(path, device)
+    return {"largest_difference": difference, "ok": difference < 1e-10}

@@ -1,6 +1,8 @@
 """Expressions with frozen weights folded in, dropped as soon as a weight has changed."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,23 @@ _MOST_SHAPES = 64
 _FEW_BYTES = 1 << 14
 
 Expression = Callable[..., Tensor]
+
+_off: ContextVar[bool] = ContextVar("folding_off", default=False)
+
+
+@contextmanager
+def without_folding() -> Iterator[None]:
+    """Fold no weights in the block, as for who records operations to run them again on changed weights."""
+    token = _off.set(True)
+    try:
+        yield
+    finally:
+        _off.reset(token)
+
+
+def may_fold() -> bool:
+    """Say whether what depends on weights alone may be kept."""
+    return not _off.get()
 
 
 class _Witness:
@@ -69,6 +88,8 @@ class Expressions:
         ``None`` if changes could not be noticed: tensors in the place of parameters, as
         ``torch.func.functional_call`` puts them there, are used as they are.
         """
+        if not may_fold():
+            return None
         if not self._witnesses or not all(map(_Witness.confirms, self._witnesses, weights)):
             self.forget()
             if not all(map(_is_ordinary, weights)):

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tt_conv import _exchange
 from tt_conv._arguments import check_shape, one_of, positive_int, spatial_dim
+from tt_conv._chain import Chain, factor_chains
 from tt_conv._convolution import MODULES, Convolution, PlainConvolution, convolution, is_trained, plain_convolution
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import FACTORIZATIONS, Factors, kernel_factorization
@@ -532,6 +533,15 @@ class TensorizedConv(nn.Module):
                 optimize=self.optimize,
                 **self._options,
             )
+
+    def chains(self) -> list[Chain]:
+        """Return the ways to apply the kernel as a few convolutions one after the other; see ``tt_conv._chain``.
+
+        Only without groups, and for what then keeps stride, dilation and borders to itself.
+        """
+        if self.groups > 1:
+            raise ValueError("the groups of a convolution share factors: it is no chain of ordinary convolutions")
+        return factor_chains(self.factorization, self._weights())
 
     def explain(self, input_shape: Sequence[int], *, train: bool | None = None) -> PathInfo:
         """Return what the evaluation of an input costs, step by step; ``print`` it for a table.

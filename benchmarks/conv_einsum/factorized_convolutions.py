@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -21,6 +22,7 @@ import tensorly
 import torch
 from torch import Tensor, nn
 
+from benchmarks.guarded import guarded
 from benchmarks.interleaved import interleaved, seconds
 from benchmarks.run import machine, write_json
 from tt_conv import TensorizedConv
@@ -212,7 +214,7 @@ def results(device: torch.device, settings: Settings, done: Iterable[str] = ()) 
     for name, shape, factorization, budget, mode in names(settings):
         if name not in skipped:
             with tensorly.backend_context("pytorch"):
-                result = run_case(name, shape, factorization, budget, mode, device, settings)
+                result = guarded(name, partial(run_case, name, shape, factorization, budget, mode, device, settings))
             yield result
 
 

@@ -1,12 +1,14 @@
 """conv-einsum on a device against the literal evaluation of its formula: values, gradients, layouts, types."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from benchmarks.guarded import guarded
 from tt_conv import ConvEinsumError, conv_einsum, conv_einsum_expression
 
 # What the tests hold conv-einsum against; imported by name, since tests are not type-checked.
@@ -26,19 +28,23 @@ TOLERANCES = {torch.float64: 1e-10, torch.float32: 5e-3, torch.float16: 2e-2, to
 def cases(device: torch.device) -> Iterator[dict]:
     """Yield one result per equation: the largest relative difference for each way of evaluating it."""
     for problem in _cases.CASES:
-        worst: dict[str, float] = {}
-        ok = True
-        for options in OPTIONS if problem.convolved else [{}]:
-            if _judge(problem.equation, problem.shapes, **options).refused:  # they leave the output empty
-                continue
-            expected = _cases.reference(problem.equation, problem.shapes, options)
-            for name, dtype, value in _ways(problem, options, expected, device):
-                difference = _difference(value, expected)
-                worst[name] = max(worst.get(name, 0.0), difference)
-                ok = ok and difference <= TOLERANCES[dtype]
-        yield {"case": problem.name, "largest relative difference": worst, "ok": ok}
+        yield guarded(problem.name, partial(_compare, problem, device))
     yield from _refusals(device)
-    yield from _compiled(device)
+    yield guarded("torch.compile(fullgraph=True)", partial(_compiled, device))
+
+
+def _compare(problem: Any, device: torch.device) -> dict:
+    worst: dict[str, float] = {}
+    ok = True
+    for options in OPTIONS if problem.convolved else [{}]:
+        if _judge(problem.equation, problem.shapes, **options).refused:  # they leave the output empty
+            continue
+        expected = _cases.reference(problem.equation, problem.shapes, options)
+        for name, dtype, value in _ways(problem, options, expected, device):
+            difference = _difference(value, expected)
+            worst[name] = max(worst.get(name, 0.0), difference)
+            ok = ok and difference <= TOLERANCES[dtype]
+    return {"largest relative difference": worst, "ok": ok}
 
 
 def _ways(
@@ -92,8 +98,8 @@ def _refusals(device: torch.device) -> Iterator[dict]:
     yield {"case": "two devices are refused", "ok": refused}
 
 
-def _compiled(device: torch.device) -> Iterator[dict]:
-    """Yield whether a compiled call computes the same."""
+def _compiled(device: torch.device) -> dict:
+    """Return whether a compiled call computes the same."""
     problem = _cases.NETWORKS[0]
     expected = _cases.reference(problem.equation, problem.shapes, {"padding": "same"})
     operands = [x.detach().to(device) for x in expected.operands]
@@ -101,4 +107,4 @@ def _compiled(device: torch.device) -> Iterator[dict]:
         lambda *x: conv_einsum(problem.equation, *x, padding="same"), fullgraph=True, backend="aot_eager"
     )
     difference = (layer(*operands).cpu() - expected.value).abs().max().item()
-    yield {"case": "torch.compile(fullgraph=True)", "largest difference": difference, "ok": difference < 1e-10}
+    return {"largest difference": difference, "ok": difference < 1e-10}

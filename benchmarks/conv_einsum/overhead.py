@@ -1,6 +1,7 @@
 """What planning takes, and what a call costs over the same PyTorch operations written by hand."""
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from statistics import median
 from time import perf_counter, thread_time
 
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.guarded import guarded
 from tt_conv import conv_einsum, conv_einsum_expression, conv_einsum_path
 from tt_conv.conv_einsum.cache import network_of
 
@@ -98,7 +100,8 @@ def cases(device: torch.device) -> Iterator[dict]:
             }
     for name in CALLED:
         for train in (False, True):
-            yield {"case": f"call: {name}, {'training' if train else 'inference'}", **_calls(name, device, train)}
+            case = f"call: {name}, {'training' if train else 'inference'}"
+            yield guarded(case, partial(_calls, name, device, train))
 
 
 def _planning(equation: str, shapes: list[tuple[int, ...]], options: dict) -> float:

@@ -9,11 +9,13 @@ interleaved runs.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from benchmarks.guarded import guarded
 from benchmarks.interleaved import interleaved
 from tt_conv import ConvTT
 from tt_conv.program import DenseProgram, Program, price
@@ -37,13 +39,11 @@ def cases(device: torch.device) -> Iterator[dict]:
         layer = ConvTT(in_channels, out_channels, kernel, order=order, steps=steps, rank=rank, optimize="measure")
         frames = torch.randn(batch, steps, in_channels, image, image, device=device)
         for train in (False, True):
-            yield {
-                "case": f"{in_channels}->{out_channels} k{kernel} M{order} N{steps} R{rank} {image}x{image} B{batch} "
-                f"{'training' if train else 'inference'}",
-                "parameters": layer.to_conv_tt_tensor().n_parameters,
-                "dense parameters": layer.to_tensor().numel(),
-                **_measure(layer.to(device), frames, train=train),
-            }
+            case = (
+                f"{in_channels}->{out_channels} k{kernel} M{order} N{steps} R{rank} {image}x{image} B{batch} "
+                f"{'training' if train else 'inference'}"
+            )
+            yield guarded(case, partial(_measure, layer.to(device), frames, train=train))
 
 
 def _measure(layer: ConvTT, frames: Tensor, *, train: bool) -> dict:
@@ -56,6 +56,8 @@ def _measure(layer: ConvTT, frames: Tensor, *, train: bool) -> dict:
         run()
     medians = interleaved(contenders, frames.device)
     return {
+        "parameters": layer.to_conv_tt_tensor().n_parameters,
+        "dense parameters": layer.to_tensor().numel(),
         "fewest multiply-adds": fewest,
         "auto": min(programs, key=price).name,
         "measure": programs[0].name,

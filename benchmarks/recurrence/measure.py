@@ -31,7 +31,7 @@ def peak_memory(call: Callable[[], object], device: torch.device) -> int:
 
 
 def launches(call: Callable[[], object], device: torch.device) -> int:
-    """Return the kernels that a call starts: on a CPU, the operators of PyTorch that do not consist of others."""
+    """Return what a call starts: on a GPU, kernels, copies and graphs; on a CPU, operators that hold no others."""
     on_device = device.type == "cuda"
     activities = [ProfilerActivity.CUDA] if on_device else [ProfilerActivity.CPU]
     with profile(activities=activities) as recorded:
@@ -39,9 +39,15 @@ def launches(call: Callable[[], object], device: torch.device) -> int:
         if on_device:
             torch.cuda.synchronize(device)
     events: Any = recorded.events()
-    if on_device:
-        return sum(event.device_type == DeviceType.CUDA for event in events)
-    return sum(map(_computes, events))
+    return sum(map(_launches if on_device else _computes, events))
+
+
+# In CUDA's runtime and driver, whatever the rest of the name says of their variants.
+_LAUNCHES = ("cudaLaunch", "cuLaunch", "cudaGraphLaunch", "cuGraphLaunch", "cudaMemcpyAsync", "cudaMemsetAsync")
+
+
+def _launches(event: FunctionEvent) -> bool:
+    return event.device_type == DeviceType.CPU and event.name.startswith(_LAUNCHES)
 
 
 _ONLY_BOOKKEEPING = ("empty", "as_strided", "detach", "resize", "view", "alias", "is_same_size", "result_type", "lift")

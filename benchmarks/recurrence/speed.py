@@ -4,23 +4,26 @@ The published network of 12 layers, and a single layer of it, on frames of 64x64
 implementation (``benchmarks/recurrence/baseline.py``): NCHW memory, lags concatenated in the channels, one convolution
 per projection and core, eager. *Naive* is the layer from its formulas, in loops over the taps, as the tests have it,
 timed once. *ConvTT-LSTM* and *ConvLSTM* are the layers of the package, of the same width; *input_rank* is the
-ConvTT-LSTM whose input convolution has that rank; *compiled* has had its ``.compile()``. bf16 and fp16 are autocast. A
+ConvTT-LSTM whose input convolution has that rank; *compiled* has had its ``.compile()``, *graphs* on a GPU its
+``.use_cuda_graphs()``. bf16 and fp16 are autocast; fp32 convolutions on a GPU are what PyTorch makes of them, TF32. A
 training step is the forward and the backward pass of a mean squared error, without the optimizer.
 
 ``time`` is over that of the baseline in fp32, medians of interleaved runs; ``speed`` is its inverse, ``own`` the speed
 over the baseline in the same precision. ``memory`` is the most bytes of tensors held at once, over the fp32 baseline's.
-``kernels`` counts what PyTorch starts in one call. ``MACs`` are the multiply-adds of the model's convolutions, over the
-ConvLSTM's; ``of peak`` is the share of the device's measured peak in that precision that those MACs reach (in
-training, three times the MACs).
+``kernels`` counts what PyTorch starts in one call, where a graph counts once. ``MACs`` are the multiply-adds of the
+model's convolutions, over the ConvLSTM's; ``of peak`` is the share of the device's measured peak in that precision that
+those MACs reach (in training, three times the MACs).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 
+from benchmarks.guarded import failure, guarded
 from benchmarks.interleaved import interleaved, seconds
 from benchmarks.recurrence.baseline import BaselinePredictor
 from benchmarks.recurrence.measure import launches, peak_flops, peak_memory
@@ -55,17 +58,24 @@ COMPILED = tuple(
     f"{name} compiled {precision}" for name in ("ConvTT-LSTM", "ConvLSTM") for precision in ("fp32", "bf16")
 )
 ALL = (*MAIN, *COMPILED, *FACTORIZED)
+GRAPHS = tuple(
+    f"{name} graphs {precision}"
+    for name in ("ConvTT-LSTM", "ConvLSTM", "input_rank 8")
+    for precision in ("bf16", "fp32")
+)
 
 
 def settings(device: torch.device) -> list[Setting]:
     """Return what is measured on a device, the cases that say most first."""
     if device.type == "cuda":
-        low = tuple(name.replace("bf16", "fp16") for name in ALL if name.startswith("ConvTT-LSTM bf16"))
+        # To compile twelve layers takes longer than all the rest.
+        stack = (*MAIN, "ConvTT-LSTM fp16", *GRAPHS, "ConvTT-LSTM graphs fp16")
+        layer = (*ALL, "ConvTT-LSTM fp16", *GRAPHS, "ConvTT-LSTM compiled graphs bf16", NAIVE)
         return [
-            Setting(network, training, batch, 10, 10, (*ALL, *low, *([NAIVE] if network == "1 layer" else [])))
-            for network, batches in (("12 layers", (2, 16)), ("1 layer", (2, 16)))
+            Setting(network, training, batch, 10, 10, contenders)
+            for network, contenders in (("12 layers", stack), ("1 layer", layer))
             for training in (True, False)
-            for batch in batches
+            for batch in (2, 16)
         ]
     return [
         Setting("12 layers", True, 2, 4, 3, ALL),
@@ -90,12 +100,13 @@ def build(contender: str, kind: str) -> tuple[nn.Module, int]:
     """Return the module of a contender and the MACs of one frame."""
     name, _ = contender.rsplit(" ", 1)
     options: dict[str, object] = {}
+    words = name.split()
     if name.startswith("ConvLSTM"):
         options["cell"] = "conv_lstm"
-    if "input_rank" in name:
-        options["input_rank"] = int(name.rsplit(" ", 1)[1])
+    if "input_rank" in words:
+        options["input_rank"] = int(words[1])
     model = network(kind, **options)
-    if "compiled" in name:
+    if "compiled" in words:
         model.compile()
     macs = model.macs((SIDE, SIDE))
     return (BaselinePredictor(model) if name == "baseline" else model), macs
@@ -106,6 +117,8 @@ def runner(contender: str, setting: Setting, device: torch.device) -> Callable[[
     if contender == NAIVE:
         return naive(setting, device)
     model = build(contender, setting.network)[0].to(device).train(setting.training)
+    if "graphs" in contender.split():
+        cast(FramePredictor, model).use_cuda_graphs()
     dtype = DTYPES[contender.rsplit(" ", 1)[1]]
     channels = 1 if setting.network == "12 layers" else 48
     generator = torch.Generator().manual_seed(0)
@@ -151,19 +164,30 @@ def cases(device: torch.device, wanted: Callable[[str], bool] = lambda case: Tru
     peaks: dict[str, float] = {}
     for setting in settings(device):
         if wanted(setting.name):
-            yield case(setting, device, peaks)
+            yield guarded(setting.name, partial(case, setting, device, peaks))
 
 
 def case(setting: Setting, device: torch.device, peaks: dict[str, float]) -> dict:
     """Measure one setting; ``peaks`` remembers the peaks of the device by precision."""
-    contenders = {name: runner(name, setting, device) for name in setting.contenders}
-    for run in contenders.values():
-        run()
+    contenders: dict[str, Callable[[], object]] = {}
+    memory: dict[str, int] = {}
+    failed: dict[str, dict] = {}
+    for name in setting.contenders:
+        try:
+            run = runner(name, setting, device)
+            run()
+            # A graph is recorded in the second call, and takes the memory of its call for good.
+            memory[name] = peak_memory(run, device)
+            contenders[name] = run
+        except Exception as error:
+            if name == "baseline fp32":
+                raise
+            failed[name] = failure(name, error)
     # It is too slow to take turns.
     slow = {name: seconds(contenders[name], device) for name in contenders if name == NAIVE}
     quick = {name: run for name, run in contenders.items() if name not in slow}
-    medians = slow | interleaved(quick, device, budget=20, fewest=5, most=30)
-    memory = {name: peak_memory(run, device) for name, run in contenders.items()}
+    on_gpu = device.type == "cuda"
+    medians = slow | interleaved(quick, device, budget=8 if on_gpu else 20, fewest=3 if on_gpu else 5, most=30)
     passes = (setting.given + setting.future - 1) * setting.batch * (3 if setting.training else 1)
     rows = {}
     for name, run in contenders.items():
@@ -178,13 +202,14 @@ def case(setting: Setting, device: torch.device, peaks: dict[str, float]) -> dic
             "macs": macs,
             "of peak": 2 * macs * passes / medians[name] / peaks[precision],
         }
-    return {"case": setting.name, "frames": [setting.given, setting.future], "contenders": rows}
+    rest = {"failed": {name: result["error"] for name, result in failed.items()}, "ok": False} if failed else {}
+    return {"frames": [setting.given, setting.future], "contenders": rows, **rest}
 
 
 def table(results: Sequence[Mapping]) -> str:
     """Return a block of lines per case."""
     lines = []
-    for result in results:
+    for result in (result for result in results if "contenders" in result):
         given, future = result["frames"]
         rows = result["contenders"]
         dense = next((row["macs"] for name, row in rows.items() if name.startswith("ConvLSTM")), None)
@@ -201,5 +226,6 @@ def table(results: Sequence[Mapping]) -> str:
                 + (f"{row['macs'] / dense:>7.2f}" if dense else f"{'':>7}")
                 + f"{row['of peak']:>9.0%}"
             )
+        lines += [f"    {name:<30} failed: {error}" for name, error in result.get("failed", {}).items()]
         lines.append("")
     return "\n".join(lines)

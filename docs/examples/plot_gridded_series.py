@@ -17,11 +17,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
+from tt_conv.applications.training import run_training
 from tt_conv.applications.video_prediction import copy_last
 from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.data import OwnVideos
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-from tt_conv.applications.video_prediction.train import run_training
 
 
 def simulate(steps, height=32, width=48, seed=0):

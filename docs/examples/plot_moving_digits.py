@@ -15,11 +15,11 @@ from tempfile import TemporaryDirectory
 import matplotlib.pyplot as plt
 import torch
 
+from tt_conv.applications.training import run_training
 from tt_conv.applications.video_prediction import MovingMNIST, copy_last
 from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.scores import Scores
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-from tt_conv.applications.video_prediction.train import run_training
 
 given, future = 8, 4
 test = MovingMNIST("test", 64, frames=given + future, digits=1, speed=0.05)

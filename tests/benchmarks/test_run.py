@@ -1,15 +1,21 @@
 """Choosing benchmarks, and what becomes of their results."""
 
+import importlib
 import json
+import sys
+import time
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch.autograd import DeviceType
 
 from benchmarks import run
-from benchmarks.recurrence import measure, speed
+from benchmarks.guarded import guarded
+from benchmarks.recurrence import measure, on_device, precision, speed
 
 
 @pytest.fixture
@@ -52,6 +58,115 @@ def test_a_selection_that_is_not_there_is_refused(
     assert message in capsys.readouterr().err
 
 
+def test_a_part_that_fails_or_lacks_a_package_leaves_the_others_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def failing(device: torch.device) -> Iterator[dict]:
+        yield guarded("bad", lambda: {"value": 1 / 0})
+        yield guarded("good", lambda: {"value": 1})
+        raise ValueError("broken\nat length")
+
+    modules = {
+        "failing": SimpleNamespace(cases=failing),
+        "last": SimpleNamespace(cases=lambda d: iter([{"case": "x"}])),
+    }
+    monkeypatch.setattr(run, "PARTS", {"failing": "failing", "lacking": "no_such_package_here", "last": "last"})
+    imported = importlib.import_module
+    monkeypatch.setattr(run.importlib, "import_module", lambda name: modules.get(name) or imported(name))
+    out = tmp_path / "results.json"
+    assert run.main(["--out", str(out)]) == 1
+    results = json.loads(out.read_text())["results"]
+    assert [(r["part"], r["case"], r.get("error"), r.get("skipped")) for r in results] == [
+        ("failing", "bad", "ZeroDivisionError: division by zero", None),
+        ("failing", "good", None, None),
+        ("failing", "the rest", "ValueError: broken", None),
+        ("lacking", "all", None, "no module named no_such_package_here"),
+        ("last", "x", None, None),
+    ]
+    assert "2 failed: failing/bad, failing/the rest" in capsys.readouterr().out
+
+
+def test_a_run_ends_in_time_and_names_what_it_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def endless() -> dict:
+        while True:
+            time.sleep(0.01)
+
+    def cases(device: torch.device) -> Iterator[dict]:
+        yield guarded("quick", dict)
+        yield guarded("endless", endless)
+
+    monkeypatch.setattr(run, "PARTS", {"a": "a", "b": "b"})
+    monkeypatch.setattr(run.importlib, "import_module", lambda name: SimpleNamespace(cases=cases))
+    out = tmp_path / "results.json"
+    start = time.monotonic()
+    assert run.main(["--out", str(out), "--seconds", "0.3"]) == 0
+    assert time.monotonic() - start < 10
+    results = json.loads(out.read_text())["results"]
+    assert [(r["part"], r["case"]) for r in results][:2] == [("a", "quick"), ("a", "the rest")]
+    assert results[-1] == {"part": "b", "case": "the rest", "skipped": "out of time"}
+
+
+def test_what_is_missing_comes_from_a_folder_of_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wheels = tmp_path / "wheels"
+    wheels.mkdir()
+    with zipfile.ZipFile(wheels / "from_a_wheel-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("from_a_wheel.py", "def cases(device):\n    yield {'case': 'here'}\n")
+        archive.writestr("json.py", "raise ImportError('the installed one comes first')\n")
+    (wheels / "other-1.0-cp27-cp27m-win32.whl").write_text("no zip file; for another Python")
+    monkeypatch.setattr(run, "PARTS", {"part": "from_a_wheel"})
+    out, path = tmp_path / "results.json", list(sys.path)
+    assert run.main(["--out", str(out), "--wheels", str(wheels), str(tmp_path / "none")]) == 0
+    assert cases_in(out) == ["here"]
+    assert sys.path == path
+    assert json.__file__ != "json.py"
+
+
+def test_launches_on_a_gpu_are_what_the_host_starts() -> None:
+    names = [
+        ("cudaLaunchKernel", DeviceType.CPU),
+        ("cuLaunchKernelEx", DeviceType.CPU),
+        ("cudaGraphLaunch", DeviceType.CPU),
+        ("cudaDeviceSynchronize", DeviceType.CPU),
+        ("void cudnn::a_kernel", DeviceType.CUDA),
+    ]
+    events = [SimpleNamespace(name=name, device_type=device_type) for name, device_type in names]
+    assert [measure._launches(event) for event in events] == [True, True, True, False, False]
+
+
+def test_a_contender_that_fails_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "SIDE", 8)
+    monkeypatch.setattr(speed, "interleaved", lambda runs, device, **_: dict.fromkeys(runs, 0.5))
+    setting = speed.Setting("1 layer", False, 1, 2, 1, ("baseline fp32", "ConvTT-LSTM graphs fp32", "ConvLSTM fp32"))
+    result = speed.case(setting, torch.device("cpu"), dict.fromkeys(speed.DTYPES, 1e12))
+    assert list(result["contenders"]) == ["baseline fp32", "ConvLSTM fp32"]
+    assert "CUDA graphs need a CUDA device" in result["failed"]["ConvTT-LSTM graphs fp32"]
+    assert result["ok"] is False
+    assert "failed: RuntimeError" in speed.table([{"case": setting.name, **result}])
+
+
+def test_every_contender_on_a_gpu_is_one_that_can_be_built() -> None:
+    for setting in speed.settings(torch.device("cuda")):
+        for name in setting.contenders:
+            kind, precision = name.rsplit(" ", 1)
+            assert precision in speed.DTYPES
+            assert kind.split()[0] in ("baseline", "naive", "ConvTT-LSTM", "ConvLSTM", "input_rank")
+
+
+def test_the_checks_of_the_engine_hold_on_the_cpu() -> None:
+    device = torch.device("cpu")
+    results = list(on_device.cases(device, wanted=lambda case: "lags" in case))
+    assert [result.get("ok", result.get("skipped")) for result in results] == [True, True, True, "needs CUDA"]
+
+
+def test_a_training_in_half_precision_follows_full_precision() -> None:
+    exact, half = (precision.train(name, 0, torch.device("cpu"), steps=20) for name in ("fp32", "bf16"))
+    torch.testing.assert_close(half["losses"], exact["losses"], rtol=0.01, atol=0)
+    assert exact["losses"][-1] < exact["losses"][0]
+    lines = precision.table([exact, half]).splitlines()
+    assert lines[1].startswith("seed 0, fp32")
+    assert precision.plot([exact, half]).axes[0].get_title() == "seed 0"
+
+
 @pytest.mark.usefixtures("parts")
 def test_results_of_two_machines_are_not_mixed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "results.json"
@@ -80,7 +195,7 @@ def test_the_recurrence_benchmark_measures_every_contender(monkeypatch: pytest.M
     peaks = dict.fromkeys(speed.DTYPES, 1e12)
     contenders = [name for name in (*speed.ALL, speed.NAIVE) if "compiled" not in name]
     setting = speed.Setting("1 layer", True, 1, 2, 1, contenders)
-    result = speed.case(setting, torch.device("cpu"), peaks)
+    result = {"case": setting.name, **speed.case(setting, torch.device("cpu"), peaks)}
     assert list(result["contenders"]) == list(setting.contenders)
     assert result["contenders"]["baseline bf16"]["time"] == 1
     lines = speed.table([result]).splitlines()

@@ -11,7 +11,7 @@ BLOCK = re.compile(r"^\.\. code-block:: (python|text)\n\n((?: {3}.*\n|\n)+)", re
 FENCED = re.compile(r"^```(python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 PAGES = [*sorted((ROOT / "docs").rglob("*.rst")), ROOT / "README.md"]
 # Their code reads files that only the reader has, or takes minutes: it writes a data set, or trains.
-NOT_RUN = {"training", "your_own_data"}
+NOT_RUN = {"training", "your_own_data", "recognition_data"}
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:

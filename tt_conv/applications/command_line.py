@@ -8,7 +8,7 @@ from typing import Any, Literal
 from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
 from tt_conv.applications.extras import missing_extra
-from tt_conv.applications.video_prediction.recipes import recipe_file, recipe_names, with_recipe_files
+from tt_conv.applications.training.recipes import recipe_file, recipe_names, with_recipe_files
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
 
@@ -81,6 +81,7 @@ def train(
     data: DataSettings,
     model: ModelSettings,
     training: TrainingSettings,
+    task: Literal["video_prediction"] = "video_prediction",
     out: str | None = None,
     resume: str | None = None,
 ) -> None:
@@ -94,12 +95,15 @@ def train(
         data: Which sequences.
         model: Which network.
         training: By which recipe, on what.
+        task: What is trained.
         out: Folder to write to, new or empty; by default tt-conv-training, or tt-conv-training-2, ...
         resume: Folder of a training to go on with, by the settings it has; nothing else counts then.
     """
-    from tt_conv.applications.video_prediction.train import resume_training, run_training
+    from tt_conv.applications.training import resume_training, run_training
 
-    complete = resume_training(resume) if resume is not None else run_training(Settings(data, model, training), out)
+    complete = (
+        resume_training(resume) if resume is not None else run_training(Settings(data, model, training, task), out)
+    )
     if not complete:
         raise KeyboardInterrupt
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from tt_conv.layers.engine import ConvLSTMRecurrence, ModuleRecurrence, Recurrence
+from tt_conv.layers.engine import ChainRecurrence, ConvLSTMRecurrence, ModuleRecurrence, Recurrence
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -75,9 +75,10 @@ class ConvLSTMCell(RecurrentCell):
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
         conv: nn.Module = self.conv
-        if not isinstance(conv, nn.modules.conv._ConvNd):  # compression replaces it
-            return ModuleRecurrence(self, state)
-        return ConvLSTMRecurrence(self, state)
+        if isinstance(conv, nn.modules.conv._ConvNd):
+            return ConvLSTMRecurrence(self, state)
+        # Compression replaces it.
+        return ChainRecurrence(self, state) if hasattr(conv, "chains") else ModuleRecurrence(self, state)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""

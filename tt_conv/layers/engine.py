@@ -6,14 +6,17 @@ and ends with it. What crosses from one sequence to the next is the state alone.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from operator import index
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tt_conv._chain import fastest, paddings
 from tt_conv._memory_format import as_autocast, channels_last
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.gates import double_candidate, lstm_update
@@ -88,7 +91,7 @@ class ConvLSTMRecurrence(Recurrence):
 
 
 class ModuleRecurrence(Recurrence):
-    """A ConvLSTM whose convolution is a module to be called, such as a factorized one."""
+    """A ConvLSTM whose convolution is a module to be called: of an unknown kind."""
 
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
@@ -118,6 +121,27 @@ def is_watched(module: nn.Module) -> bool:
     return bool(
         module._forward_pre_hooks or module._forward_hooks or module._backward_pre_hooks or module._backward_hooks
     )
+
+
+class ChainRecurrence(Recurrence):
+    """A ConvLSTM whose convolution is factorized: a few convolutions one after the other, merged and bound once."""
+
+    def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
+        super().__init__(cell, state)
+        conv: Any = cell.conv
+        batch, _, *spatial = state[-1].shape
+        chain = fastest(conv.chains(), index(batch) * math.prod(map(index, spatial)), state[-1].device)
+        *inner, last = chain
+        weight, self.bias = _prepared(last.kernel, conv.bias)
+        kernels = [*(channels_last(as_autocast(link.kernel)) for link in inner), weight]
+        self.links = list(zip(kernels, paddings(chain), [link.groups for link in chain], strict=True))
+
+    def gates(self, x: Tensor) -> Tensor:
+        value, convolve = torch.cat([x, self.hidden[-1]], dim=1), CONVOLVE[self.dim]
+        for kernel, padding, groups in self.links[:-1]:
+            value = convolve(value, kernel, padding=padding, groups=groups)
+        kernel, padding, _ = self.links[-1]
+        return convolve(value, kernel, self.bias, padding=padding)
 
 
 class WindowRecurrence(Recurrence):

@@ -1,6 +1,7 @@
 """A stack of recurrent cells that predicts the next frames of a video."""
 
 import inspect
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv._arguments import check_shape, one_of, positive_int, spatial_dim
+from tt_conv.layers._graphs import Replayable
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.engine import Recurrence, State
@@ -21,7 +23,7 @@ _CELLS: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {
 }
 
 
-class FramePredictor(nn.Module):
+class FramePredictor(Replayable):
     """Blocks of recurrent cells with skip connections and a 1x1 output convolution.
 
     From block ``skip_stride`` on (counted from 0) a block's output is concatenated with the own output of
@@ -154,6 +156,19 @@ class FramePredictor(nn.Module):
             raise ValueError(f"frames must hold at least one frame, got shape {tuple(frames.shape)}")
         self._check_sides(frames.shape[3:])
         check_truth(frames, future, truth, use_truth)
+        if self._graphs is None:
+            return self._walk(frames, future, truth, use_truth)
+        given = (frames,) if truth is None or use_truth is None else (frames, truth, use_truth)
+        (predictions,) = self._graphs(
+            ("predict", future), lambda frames, *truth: (self._walk(frames, future, *truth),), given
+        )
+        return predictions
+
+    def _walk(
+        self, frames: Tensor, future: int, truth: Tensor | None = None, use_truth: Tensor | None = None
+    ) -> Tensor:
+        """Predict, with arguments that were checked."""
+        time = frames.shape[1]
         walk: list[Recurrence] = []
 
         def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
@@ -192,7 +207,22 @@ class FramePredictor(nn.Module):
         cells = self.cells()
         if states is not None and len(states) != len(cells):
             raise ValueError(f"states must be one state per cell, {len(cells)} in all, got {len(states)}")
-        given = (None,) * len(cells) if states is None else tuple(states)
+        if self._graphs is None:
+            return self._step(frame, states)
+        sizes = [cell.steps + 1 for cell in cells]
+        if states is not None and [len(state) for state in states] != sizes:
+            raise ValueError(f"states must hold {sizes} tensors, got {[len(state) for state in states]}")
+
+        def step(frame: Tensor, *flat: Tensor) -> tuple[Tensor, ...]:
+            prediction, states = self._step(frame, _split(flat, sizes) if flat else None)
+            return prediction, *(value for state in states for value in state)
+
+        flat = [] if states is None else [value for state in states for value in state]
+        prediction, *values = self._graphs("step", step, (frame, *flat))
+        return prediction, _split(values, sizes)
+
+    def _step(self, frame: Tensor, states: Sequence[State] | None) -> tuple[Tensor, tuple[State, ...]]:
+        given = (None,) * len(self.cells()) if states is None else tuple(states)
         new_states: list[State] = []
 
         def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
@@ -243,6 +273,12 @@ class FramePredictor(nn.Module):
         patches = tuple(side // self.patch_size for side in spatial_size)
         cells = sum(cell.macs(patches) for cell in self.cells())
         return cells + self.output.weight.numel() * math.prod(patches)
+
+
+def _split(values: Sequence[Tensor], sizes: Sequence[int]) -> tuple[State, ...]:
+    """Return the values as states of these sizes."""
+    ends = list(itertools.accumulate(sizes))
+    return tuple(tuple(values[end - size : end]) for end, size in zip(ends, sizes, strict=True))
 
 
 def check_truth(frames: Tensor, future: int, truth: Tensor | None, use_truth: Tensor | None) -> None:

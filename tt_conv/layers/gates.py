@@ -19,10 +19,10 @@ def double_candidate(value: Tensor, dim: int) -> Tensor:
     A kernel or a bias that gives gates is treated along its axis of output channels, gates along their channels.
     """
     scale = value.new_ones(4)
-    scale[3] = 2
+    scale[3:].fill_(2)
     shape = [1] * value.ndim
     shape[dim] = value.shape[dim]
-    return value * scale.repeat_interleave(value.shape[dim] // 4).reshape(shape)
+    return value * scale[:, None].expand(4, value.shape[dim] // 4).reshape(shape)
 
 
 def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:

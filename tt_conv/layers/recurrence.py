@@ -17,13 +17,14 @@ from tt_conv._arguments import (
 )
 from tt_conv._memory_format import channels_last, zeros
 from tt_conv.layers._compilation import Compiled
+from tt_conv.layers._graphs import Replayable
 from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly, is_watched
 from tt_conv.layers.gates import double_candidate, lstm_update
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
 
-class RecurrentCell(nn.Module, ABC):
+class RecurrentCell(Replayable, ABC):
     """A cell with LSTM gates whose state is passed in and out.
 
     Subclasses say what the four gates are before their nonlinearities.
@@ -88,6 +89,12 @@ class RecurrentCell(nn.Module, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
+        if self._graphs is None:
+            return self._frame(x, state)
+        newest, *state = self._graphs("frame", lambda x, *state: _flat(self._frame(x, state)), (x, *state))
+        return newest, tuple(state)
+
+    def _frame(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
         frame = one_frame if self.compiled_frame is None else self.compiled_frame
         newest, state = frame(self, x, state)
         return newest, state
@@ -144,6 +151,10 @@ class RecurrentCell(nn.Module, ABC):
         check_state(state, self.steps + 1, expected, x, f"{self.steps} hidden states and the cell state")
 
 
+def _flat(result: tuple[Tensor, State]) -> tuple[Tensor, ...]:
+    return result[0], *result[1]
+
+
 def one_frame(cell: RecurrentCell, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
     """Take one frame, with what a compiler sees of a call of a cell."""
     # One memory format from the first step on: nobody downstream meets a state in two.
@@ -153,7 +164,7 @@ def one_frame(cell: RecurrentCell, x: Tensor, state: Sequence[Tensor]) -> tuple[
     return newest, (*hidden[1:], newest, memory)
 
 
-class RecurrentLayer(nn.Module):
+class RecurrentLayer(Replayable):
     """A cell applied to every frame of a sequence."""
 
     cell: RecurrentCell
@@ -189,6 +200,16 @@ class RecurrentLayer(nn.Module):
         check_shape(sequence, "sequence", layout, cell.in_channels, cell.dim, channel_axis=2)
         if sequence.shape[1] == 0:
             raise ValueError(f"sequence must hold at least one frame, got shape {tuple(sequence.shape)}")
-        recurrence = cell.begin(sequence[:, 0], state)
+        if self._graphs is None:
+            return self._walk(sequence, state)
+        outputs, *last = self._graphs(
+            state is None,
+            lambda sequence, *state: _flat(self._walk(sequence, state or None)),
+            (sequence, *(state or ())),
+        )
+        return outputs, tuple(last)
+
+    def _walk(self, sequence: Tensor, state: Sequence[Tensor] | None) -> tuple[Tensor, State]:
+        recurrence = self.cell.begin(sequence[:, 0], state)
         outputs = [recurrence.step(x) for x in sequence.unbind(1)]
         return torch.stack(outputs, dim=1), recurrence.state()

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
+from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
+from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.video_prediction import MovingMNIST
-from tt_conv.applications.video_prediction.epochs import EpochBatches, EpochOfSequences, fed_with_truth
-from tt_conv.applications.video_prediction.plateau import PlateauSchedule
+from tt_conv.applications.video_prediction.scheduled_sampling import fed_with_truth
 
 
 def test_an_epoch_sees_every_sequence_once_in_an_order_of_its_own() -> None:
@@ -42,10 +43,10 @@ def test_batches_that_cannot_be_shared() -> None:
 
 def test_an_epoch_draws_and_a_validation_does_not() -> None:
     data = MovingMNIST(length=3, frames=2, fresh=True)
-    number, sequence = EpochOfSequences(data, 2)[1]
+    number, sequence = EpochOfSamples(data, 2)[1]
     assert number == 1
     assert torch.equal(sequence, data.draw(1, 2))
-    assert torch.equal(EpochOfSequences(data, None)[1][1], data[1])
+    assert torch.equal(EpochOfSamples(data, None)[1][1], data[1])
 
 
 def test_scheduled_sampling_is_a_function_of_seed_epoch_and_sample() -> None:

@@ -17,10 +17,10 @@ import torch
 import yaml
 from torch import Tensor
 
-from tt_conv.applications.video_prediction.open_data import build_model, open_data, settings_from_dict, settings_to_dict
-from tt_conv.applications.video_prediction.recipes import recipe_file, recipe_names
+from tt_conv.applications.training import resume_training, run_training, settings_from_dict, settings_to_dict
+from tt_conv.applications.training.recipes import recipe_file, recipe_names
+from tt_conv.applications.video_prediction.open_data import build_model, open_data
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-from tt_conv.applications.video_prediction.train import resume_training, run_training
 from tt_conv.applications.video_prediction.video_task import VideoPrediction
 
 # What the tiny trainings of threads and processes share: one thread each, and quick to import.
@@ -224,7 +224,7 @@ def test_own_arrays_in_workers(tmp_path: Path) -> None:
     assert torch.load(tmp_path / "out" / "last.ckpt", weights_only=True)["tt_conv"]["channels"] == 3
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", recipe_names("video_prediction"))
 def test_recipes_are_complete_and_build(name: str) -> None:
     settings = settings_from_dict(yaml.safe_load(recipe_file(name).read_text()))
     assert recipe_file(name).read_text().startswith("# ")

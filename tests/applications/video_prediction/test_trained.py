@@ -12,6 +12,7 @@ import yaml
 from PIL import Image
 
 from tt_conv.applications.command_line import main
+from tt_conv.applications.training import run_training
 from tt_conv.applications.video_prediction import MovingMNIST, copy_last
 from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.data import read_video, write_video
@@ -20,7 +21,6 @@ from tt_conv.applications.video_prediction.inspect_data import inspect_data
 from tt_conv.applications.video_prediction.predict import run_prediction
 from tt_conv.applications.video_prediction.scores import Scores
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-from tt_conv.applications.video_prediction.train import run_training
 
 DATA = DataSettings(
     size=16, digit_size=8, digits=2, given=10, future=10, sequences=4, validation_sequences=2, test_sequences=3

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tt_conv._chain import Chain, merged, stacked_kernel
 from tt_conv._convolution import Convolution, PlainConvolution, convolution
 from tt_conv.conv_einsum import PathInfo, conv_einsum, conv_einsum_path
 
@@ -72,6 +71,10 @@ class ConvTTConv(nn.Module):
         """Return the dense kernel ``[out_channels, in_channels, *kernel_size]``."""
         return stacked_kernel(self.projection, self.core)
 
+    def chains(self) -> list[Chain]:
+        """Return the ways to apply the kernel as convolutions one after the other; see ``tt_conv._chain``."""
+        return merged([self.projection, self.core])
+
     def forward(self, input: Tensor) -> Tensor:
         """Convolve ``[batch, in_channels, *spatial]``, or one sample without the batch."""
         if input.ndim == len(self.kernel_size) + 1:
@@ -88,12 +91,3 @@ class ConvTTConv(nn.Module):
     def extra_repr(self) -> str:
         """Describe the layer."""
         return f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}, rank={self.rank}"
-
-
-def stacked_kernel(projection: Tensor, core: Tensor) -> Tensor:
-    """Return the dense kernel ``[O, I, *K]`` of a core ``[O, R, *k]`` after a projection ``[R, I, *k]``."""
-    dim, sizes = core.ndim - 2, core.shape[2:]
-    # Cross-correlations one after the other are one with the full convolution of their kernels.
-    wide = F.pad(projection.transpose(0, 1), [k - 1 for k in reversed(sizes) for _ in range(2)])
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[dim - 1]
-    return convolve(wide, torch.flip(core, tuple(range(2, core.ndim)))).transpose(0, 1)

@@ -10,10 +10,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from tt_conv._chain import stacked_kernel
 from tt_conv._decompose import decompose
 from tt_conv._factorizations import Factorization, Factors, kernel_factorization
 from tt_conv._tensorly import pytorch_backend
-from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kernel_size, stacked_kernel
+from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kernel_size
 from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.moments import Metric, roots

@@ -1,21 +1,20 @@
 """Trained networks from files: checkpoints of ``tt-conv train``, and published weights."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from torch import Tensor
 
-from tt_conv.applications.video_prediction.open_data import build_model, settings_from_dict
-from tt_conv.applications.video_prediction.recipes import recipe_file
+from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint, task_of
+from tt_conv.applications.training.recipes import recipe_file
+from tt_conv.applications.training.settings import FIRST_TASK, settings_from_dict
+from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.settings import Settings
 from tt_conv.layers import FramePredictor, load_published_state_dict
 
-CHECKPOINT_KEY = "tt_conv"
 # Where training programs keep the weights inside what they save.
 _NESTED = ("state_dict", "model_state_dict", "model")
 
@@ -69,9 +68,7 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
         If it is no checkpoint, is damaged, or was made by another architecture.
     """
     path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give a checkpoint, such as {path / 'best.ckpt'}")
-    contents = _read(path)
+    contents = read_checkpoint(path)
     if CHECKPOINT_KEY in contents:
         if recipe is not None:
             raise ValueError(f"{path} tells its architecture itself: leave the recipe out")
@@ -95,27 +92,11 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
     return Trained(model.eval(), settings, channels)
 
 
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, UnicodeDecodeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} is no checkpoint, or a damaged one ({reason}): give another file") from error
-    if not isinstance(contents, Mapping):
-        raise ValueError(f"{path} holds a {type(contents).__name__}, expected a checkpoint or a state dict")
-    return contents
-
-
 def _from_training(path: Path, contents: Mapping[str, Any]) -> Trained:
     kept = contents[CHECKPOINT_KEY]
+    if (task := task_of(contents)) != FIRST_TASK:
+        raise ValueError(f"{path} is a checkpoint of the task {task}: give one of {FIRST_TASK}")
     settings = settings_from_dict(kept["settings"])
     model = build_model(settings.model, kept["channels"])
-    weights = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
-    try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: its weights are not of the architecture that it names ({' '.join(str(error).split())[:300]}): "
-            "give a checkpoint as tt-conv train wrote it"
-        ) from error
+    load_weights(model, contents, path)
     return Trained(model.eval(), settings, kept["channels"], kept["sequences_seen"], kept["epochs_done"])

@@ -18,12 +18,13 @@ from tt_conv._version import __version__
 from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.text_table import text_table
+from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
 from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
 from tt_conv.applications.video_prediction.evaluation import Predictor, milliseconds_per_frame
 from tt_conv.applications.video_prediction.mnist import Split
-from tt_conv.applications.video_prediction.open_data import open_data, with_data
+from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.perceptual import lpips_distance
 from tt_conv.applications.video_prediction.published_figures import differences, markdown_table, tables_for
 from tt_conv.applications.video_prediction.report import finite
@@ -95,7 +96,7 @@ def run_evaluation(
     """
     settings = settings or EvaluationSettings()
     trained = load_trained(checkpoint, recipe, channels)
-    chosen = with_data(trained.settings.data, dict(data or {}))
+    chosen = with_changes(trained.settings.data, dict(data or {}))
     lpips = lpips_distance(settings.device) if settings.lpips else None
     futures = list(settings.futures or [chosen.future])
     sets = {future: open_data(chosen, settings.split, future=future) for future in futures}

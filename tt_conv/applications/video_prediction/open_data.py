@@ -1,6 +1,6 @@
 """From settings to data sets and models."""
 
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from tt_conv.applications.video_prediction.data.own_videos import OwnVideos
 from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
 from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
-from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings
 from tt_conv.applications.video_prediction.task import published_start
 from tt_conv.layers import FramePredictor
 
@@ -153,35 +153,3 @@ def build_model(settings: ModelSettings, channels: int, seed: int = 0, start: st
     except TypeError as error:
         raise ValueError(str(error)) from error
     return model
-
-
-def settings_to_dict(settings: Settings) -> dict[str, Any]:
-    """Settings as nested dicts of what YAML and checkpoints hold."""
-    plain = asdict(settings)
-    for part in plain.values():
-        part.update({name: list(value) for name, value in part.items() if isinstance(value, tuple)})
-    return plain
-
-
-def settings_from_dict(values: dict[str, Any]) -> Settings:
-    """Undo :func:`settings_to_dict`; what a newer version added takes its default."""
-    parts: dict[str, Any] = {"data": DataSettings, "model": ModelSettings, "training": TrainingSettings}
-    made = {}
-    for name, part in parts.items():
-        known = {field.name for field in fields(part)}
-        unknown = sorted(set(values.get(name, {})) - known)
-        if unknown:
-            raise ValueError(f"unknown settings: {', '.join(f'{name}.{key}' for key in unknown)}")
-        made[name] = part(**values.get(name, {}))
-    return Settings(**made)
-
-
-def with_data(settings: DataSettings, changes: dict[str, Any]) -> DataSettings:
-    """Data settings with some of them changed; a name that does not exist is an error."""
-    unknown = sorted(set(changes) - {field.name for field in fields(DataSettings)})
-    if unknown:
-        raise ValueError(
-            f"there is no data setting {', '.join(unknown)}; there are "
-            f"{', '.join(field.name for field in fields(DataSettings))}"
-        )
-    return replace(settings, **changes)

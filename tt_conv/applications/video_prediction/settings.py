@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from tt_conv.applications.training.settings import TrainingSettings as CommonSettings
+
 DataKind = Literal["moving_mnist", "fixed_moving_mnist", "kth", "own"]
 
 
@@ -135,90 +137,39 @@ class ModelSettings:
 
 
 @dataclass
-class TrainingSettings:
-    """The recipe: loss, optimizer, schedules, and on what it runs.
+class TrainingSettings(CommonSettings):
+    """The recipe: loss, optimizer, schedules, and on what it runs; see also what is common to all tasks.
 
     Parameters
     ----------
-    epochs : int
-        Passes over the training sequences.
-    batch_size : int
-        Sequences in a step, of all devices together.
     loss : str
         l1_mse (published) or cross_entropy (needs a model with a sigmoid).
-    optimizer : str
-        adam or adamw.
-    learning_rate : float
-        The largest one.
-    weight_decay : float
-        Of adamw.
-    clip_norm : float, optional
-        Largest norm of the gradient.
-    schedule : str
-        plateau (published): the learning rate decays once the validation loss has stalled after scheduled
-        sampling began to fade; one_cycle: it rises over a tenth of the steps, then falls along a cosine.
     sampling_ratio : float
         Scheduled sampling: share of the frames beyond the given ones at which the model is fed with the true
         frame instead of its own prediction. It is drawn for every sample and frame; 0 means never.
     sampling_decay : float
         By how much that share falls in each epoch once the validation loss has stalled.
-    patience : int
-        Epochs without a better validation loss that count as stalled.
-    lr_decay : float
-        Factor of the learning rate, schedule plateau.
-    lr_decay_every : int
-        Epochs between two such decays.
     growth : float
         Share of the training over which the predicted future grows from one frame to all.
-    start : str
-        Initial weights: xavier (published; zero biases) or default (PyTorch's).
     start_at_mean : bool
         Let the output start at the mean pixel (needs a model with a sigmoid).
-    precision : str
-        32, bf16 (convolutions in bfloat16) or 64.
-    seed : int
-        Of weights, order of sequences and scheduled sampling.
-    accelerator : str
-        auto, cpu, gpu or another that Lightning knows.
-    devices : str
-        Number of devices, or auto for all of one machine; start several machines with torchrun.
-    strategy : str
-        auto, ddp or another that Lightning knows.
-    nodes : int
-        Machines.
     pictures_every : int
         Epochs between sample pictures; 0 means none.
     """
 
-    epochs: int = 20
-    batch_size: int = 16
     loss: Literal["l1_mse", "cross_entropy"] = "l1_mse"
-    optimizer: Literal["adam", "adamw"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    clip_norm: float | None = 1.0
-    schedule: Literal["plateau", "one_cycle"] = "one_cycle"
     sampling_ratio: float = 0.0
     sampling_decay: float = 2e-3
-    patience: int = 20
-    lr_decay: float = 0.98
-    lr_decay_every: int = 5
     growth: float = 0.0
-    start: Literal["xavier", "default"] = "xavier"
     start_at_mean: bool = False
-    precision: Literal["32", "bf16", "64"] = "32"
-    seed: int = 0
-    accelerator: str = "auto"
-    devices: str = "1"
-    strategy: str = "auto"
-    nodes: int = 1
     pictures_every: int = 1
 
 
 @dataclass
 class Settings:
-    """A whole training."""
+    """A whole training of a frame predictor."""
 
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
+    task: Literal["video_prediction"] = "video_prediction"

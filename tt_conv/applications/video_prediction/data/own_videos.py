@@ -95,7 +95,7 @@ class OwnVideos(ClipWindows):
             raise ValueError(f"split must be one of {', '.join(map(repr, get_args(Part)))}, got {split!r}")
         sides = pair(size)
         notes: list[str] = []
-        own = _folder_of(path, split)
+        own = split_folder(path, split)
         kept = cache_folder(cache).resolve()  # it may lie among the videos
         sources = [source for source in _sources(own or path) if kept not in source.resolve().parents]
         if not sources:
@@ -177,10 +177,16 @@ def _range_words(limits: tuple[float, float], reason: str) -> str:
     return f"{limits[0]:g} to {limits[1]:g}, {reason}" if reason == "as stated" else reason
 
 
-def _folder_of(path: Path, split: str) -> Path | None:
+def split_folders(path: Path) -> dict[str, Path]:
+    """Which folders in a folder hold its parts."""
+    return {part: path / name for part, names in _FOLDERS.items() for name in names if (path / name).is_dir()}
+
+
+def split_folder(path: Path, split: str) -> Path | None:
+    """The folder in a folder that holds a part of it; ``None`` if it has none for any part."""
     if split == "all" or not path.is_dir():
         return None
-    found = {part: path / name for part, names in _FOLDERS.items() for name in names if (path / name).is_dir()}
+    found = split_folders(path)
     if not found:
         return None
     if split not in found:

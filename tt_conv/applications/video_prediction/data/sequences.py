@@ -34,9 +34,14 @@ class SequenceDataset(Dataset[Tensor]):
 
     def checked_index(self, index: SupportsIndex) -> int:
         """``index`` as an int from 0 to one less than the number of sequences, or an error."""
-        if not hasattr(index, "__index__"):
-            raise TypeError(f"sequences are taken one at a time, by their number, got {index!r}")
-        number = index.__index__()
-        if not 0 <= number < len(self):
-            raise IndexError(f"sequence {number} of a data set of {len(self)} sequences (0 to {len(self) - 1})")
-        return number
+        return checked_index(index, len(self), "sequence")
+
+
+def checked_index(index: SupportsIndex, length: int, what: str) -> int:
+    """``index`` as an int from 0 to ``length - 1``, or an error; ``what`` names what is counted."""
+    if not hasattr(index, "__index__"):
+        raise TypeError(f"{what}s are taken one at a time, by their number, got {index!r}")
+    number = index.__index__()
+    if not 0 <= number < length:
+        raise IndexError(f"{what} {number} of a data set of {length} {what}s (0 to {length - 1})")
+    return number

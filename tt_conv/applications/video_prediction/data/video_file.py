@@ -66,6 +66,16 @@ def decode(
     path: Path | str, *, size: tuple[int, int] | None = None, channels: int | None = None
 ) -> Iterator[NDArray[np.uint8]]:
     """Yield the frames [H, W, C] of a video file one by one; parameters and errors as of :func:`read_video`."""
+    first: av.VideoFrame | None = None
+    for frame in stored_frames(path):
+        first = first or frame
+        height, width = size or (first.height, first.width)
+        gray = channels == 1 or (channels is None and first.format.name.startswith("gray"))
+        yield pixels_of(frame, (height, width), 1 if gray else 3)
+
+
+def stored_frames(path: Path | str) -> Iterator[av.VideoFrame]:
+    """Yield the frames of a video file as they are stored; errors as of :func:`read_video`."""
     path = Path(path)
     with path.open("rb"):  # for the plain error of a file that is missing or may not be read
         pass
@@ -76,19 +86,22 @@ def decode(
                 raise UnusableFile(path, "it holds no video stream", "leave it out")
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # files are decoded side by side, each in one thread
-            gray = channels == 1 or (channels is None and (stream.codec_context.pix_fmt or "").startswith("gray"))
-            width, height = (size[1], size[0]) if size else (stream.codec_context.width, stream.codec_context.height)
             for frame in container.decode(stream):
-                plain = frame.reformat(
-                    width=width, height=height, format="gray" if gray else "rgb24", interpolation="AREA"
-                ).to_ndarray()
                 count += 1
-                yield cast(NDArray[np.uint8], plain[..., None] if gray else plain)
+                yield frame
     except av.error.FFmpegError as error:
         reason = error.strerror or str(error)
         raise UnusableFile(path, f"broken after {count} frames ({reason})", _REMEDY) from error
     if not count:
         raise UnusableFile(path, "not one frame could be decoded", _REMEDY)
+
+
+def pixels_of(frame: av.VideoFrame, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """The pixels [H, W, C] of a frame in a size (height, width), by averaging over areas; gray or RGB."""
+    plain = frame.reformat(
+        width=size[1], height=size[0], format="gray" if channels == 1 else "rgb24", interpolation="AREA"
+    ).to_ndarray()
+    return cast(NDArray[np.uint8], plain[..., None] if channels == 1 else plain)
 
 
 def write_video(

@@ -1,4 +1,4 @@
-"""What the training of every application shares: a task, several of them side by side, a quiet trainer."""
+"""A model, its loss and its optimizer; several of them side by side; a quiet trainer for one pass."""
 
 import logging
 import signal
@@ -48,11 +48,11 @@ class Task(pl.LightningModule):
         self.learning_rate = learning_rate
         self.clip_norm = clip_norm
 
-    def loss(self, batch: Tensor, progress: float) -> Tensor:
+    def loss(self, batch: Any, progress: float = 1.0) -> Tensor:
         """Loss of the model on a batch; ``progress`` is the share of the training that is done, 0 to 1."""
         raise NotImplementedError
 
-    def training_step(self, batch: Tensor) -> Tensor:
+    def training_step(self, batch: Any) -> Tensor:
         loss = self.loss(batch, self.global_step / self.steps)
         self.log("loss", loss.detach(), prog_bar=True)
         return loss
@@ -149,7 +149,7 @@ def fit(module: pl.LightningModule, batches: DataLoader[Tensor], *, description:
         At a second Ctrl-C.
     """
     bar = _ProgressBar(description, len(batches))
-    with _quiet_lightning():
+    with quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu",
             max_epochs=1,
@@ -158,7 +158,7 @@ def fit(module: pl.LightningModule, batches: DataLoader[Tensor], *, description:
             enable_model_summary=False,
             callbacks=[bar],
         )
-        with _stops_in_good_order(trainer) as stopped:
+        with stops_in_good_order(trainer) as stopped:
             try:
                 trainer.fit(module, batches)
             except SystemExit as end:
@@ -196,7 +196,7 @@ class _ProgressBar(TQDMProgressBar):
 
 
 @contextmanager
-def _stops_in_good_order(trainer: pl.Trainer) -> Iterator[list[int]]:
+def stops_in_good_order(trainer: pl.Trainer) -> Iterator[list[int]]:
     """Let the first Ctrl-C end the training after its step; yields a list that is filled if it came."""
     received: list[int] = []
     if threading.current_thread() is not threading.main_thread():  # Python gives no other thread the signal.
@@ -216,7 +216,8 @@ def _stops_in_good_order(trainer: pl.Trainer) -> Iterator[list[int]]:
 
 
 @contextmanager
-def _quiet_lightning() -> Iterator[None]:
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's remarks off the screen."""
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:

@@ -4,40 +4,39 @@ So a training that was killed and resumed, or that ran in several processes, see
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
+from tt_conv.applications.training.application import Samples
 
 # What the random numbers are for: streams of one seed do not meet.
-_ORDER, _SAMPLING = 1, 2
+ORDER, SAMPLING = 1, 2
 
 
-class EpochOfSequences(Dataset[tuple[int, Tensor]]):
-    """The sequences that an epoch of training sees, each with its number.
+class EpochOfSamples(Dataset[tuple[int, Any]]):
+    """The samples that an epoch of training sees, each with its number.
 
     Parameters
     ----------
-    sequences : SequenceDataset
+    samples : Samples
         The whole data set.
     epoch : int
-        Which epoch; ``None`` means the sequences as indexing gives them.
+        Which epoch; ``None`` means the samples as indexing gives them.
     """
 
-    def __init__(self, sequences: SequenceDataset, epoch: int | None) -> None:
-        self.sequences = sequences
+    def __init__(self, samples: Samples, epoch: int | None) -> None:
+        self.samples = samples
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return len(self.sequences)
+        return len(self.samples)
 
-    def __getitem__(self, index: int) -> tuple[int, Tensor]:
+    def __getitem__(self, index: int) -> tuple[int, Any]:
         if self.epoch is None:
-            return index, self.sequences[index]
-        return index, self.sequences.draw(index, self.epoch)
+            return index, self.samples[index]
+        return index, self.samples.draw(index, self.epoch)
 
 
 class EpochBatches(Sampler[list[int]]):
@@ -48,7 +47,7 @@ class EpochBatches(Sampler[list[int]]):
     Parameters
     ----------
     length : int
-        How many sequences there are.
+        How many samples there are.
     batch_size : int
         Of all processes together.
     seed, epoch : int
@@ -71,8 +70,8 @@ class EpochBatches(Sampler[list[int]]):
             raise ValueError(f"batch_size ({batch_size}) must be a multiple of the number of processes ({world_size})")
         self.batch_size = min(batch_size, length - length % world_size)
         if not self.batch_size:
-            raise ValueError(f"{length} sequences are too few for {world_size} processes")
-        self.order = np.random.default_rng([seed, _ORDER, epoch]).permutation(length).tolist()
+            raise ValueError(f"{length} samples are too few for {world_size} processes")
+        self.order = np.random.default_rng([seed, ORDER, epoch]).permutation(length).tolist()
         self.rank, self.world_size = rank, world_size
 
     def __len__(self) -> int:
@@ -83,31 +82,3 @@ class EpochBatches(Sampler[list[int]]):
         for batch in range(len(self)):
             start = batch * self.batch_size + self.rank * share
             yield self.order[start : start + share]
-
-
-def fed_with_truth(numbers: Tensor, frames: int, ratio: float, *, seed: int, epoch: int) -> Tensor:
-    """Where scheduled sampling feeds the true frame: one draw for each sample and frame.
-
-    Parameters
-    ----------
-    numbers : Tensor [B]
-        Numbers of the samples in the data set.
-    frames : int
-        How many frames may be fed.
-    ratio : float
-        Probability of the true frame.
-    seed, epoch : int
-        The draws are a function of both and the sample's number.
-
-    Returns
-    -------
-    Tensor [B, frames], bool
-
-    Examples
-    --------
-    >>> fed_with_truth(torch.tensor([4, 7]), 3, 1.0, seed=0, epoch=0)
-    tensor([[True, True, True],
-            [True, True, True]])
-    """
-    draws = [np.random.default_rng([seed, _SAMPLING, epoch, number]).random(frames) for number in numbers.tolist()]
-    return torch.from_numpy(np.stack(draws) < ratio).to(numbers.device)

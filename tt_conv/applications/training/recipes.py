@@ -1,14 +1,14 @@
-"""Named recipes: YAML files for ``tt-conv train --config NAME``."""
+"""Named recipes: YAML files for ``tt-conv train --config NAME``, in the folder ``recipes`` of every task."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-_FOLDER = Path(__file__).parent
+_APPLICATIONS = Path(__file__).parents[1]
 
 
-def recipe_names() -> list[str]:
-    """The names, sorted."""
-    return sorted(path.stem for path in _FOLDER.glob("*.yaml"))
+def recipe_names(task: str = "*") -> list[str]:
+    """The names, sorted: of one task, or of all."""
+    return sorted(path.stem for path in _APPLICATIONS.glob(f"{task}/recipes/*.yaml"))
 
 
 def recipe_file(name: str) -> Path:
@@ -19,10 +19,10 @@ def recipe_file(name: str) -> Path:
     ValueError
         If there is none of that name.
     """
-    path = _FOLDER / f"{name}.yaml"
-    if not path.exists():
-        raise ValueError(f"there is no file and no recipe {name!r}; the recipes are {', '.join(recipe_names())}")
-    return path
+    for path in _APPLICATIONS.glob("*/recipes/*.yaml"):
+        if path.stem == name:
+            return path
+    raise ValueError(f"there is no file and no recipe {name!r}; the recipes are {', '.join(recipe_names())}")
 
 
 def with_recipe_files(arguments: Sequence[str]) -> list[str]:

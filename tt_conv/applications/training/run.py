@@ -1,4 +1,4 @@
-"""Train a frame predictor: ``tt-conv train``."""
+"""Train the model of any task: ``tt-conv train``."""
 
 import math
 import os
@@ -12,25 +12,11 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.output_folder import OutputFolder
-from tt_conv.applications.training import Outcome, _quiet_lightning, _stops_in_good_order
-from tt_conv.applications.video_prediction.callbacks import (
-    LAST,
-    Checkpoints,
-    History,
-    RunBar,
-    SamplePictures,
-)
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
-from tt_conv.applications.video_prediction.epochs import EpochBatches, EpochOfSequences
-from tt_conv.applications.video_prediction.open_data import (
-    build_model,
-    open_data,
-    settings_from_dict,
-    settings_to_dict,
-)
-from tt_conv.applications.video_prediction.settings import Settings, TrainingSettings
-from tt_conv.applications.video_prediction.task import start_at_mean
-from tt_conv.applications.video_prediction.video_task import VideoPrediction
+from tt_conv.applications.training.application import Application, Samples, application_of, parameters_of
+from tt_conv.applications.training.callbacks import LAST, Checkpoints, History, RunBar
+from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
+from tt_conv.applications.training.settings import Settings, TrainingSettings, settings_from_dict, settings_to_dict
+from tt_conv.applications.training.tasks import Outcome, quiet_lightning, stops_in_good_order
 
 SETTINGS_FILE = "settings.yaml"
 _PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
@@ -42,7 +28,7 @@ def run_training(settings: Settings, out: Path | str | None = None) -> bool:
     Parameters
     ----------
     settings : Settings
-        Data, model and recipe.
+        Data, model and recipe of a task.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-training``, or the first free name after it.
 
@@ -99,47 +85,32 @@ class _Prepared:
     """A training whose data are open and whose model is built."""
 
     def __init__(self, settings: Settings) -> None:
-        recipe = settings.training
+        recipe, self.application = settings.training, application_of(settings)
         check_recipe(recipe)
+        self.application.check(settings)
         self.settings = settings
-        self.train, self.validation = open_data(settings.data, "train"), open_data(settings.data, "validation")
-        first = self.train[0]
-        self.channels, self.size = first.shape[1], tuple(first.shape[2:])
+        self.train = self.application.open_data(settings.data, "train")
+        self.validation = self.application.open_data(settings.data, "validation")
         batch = min(recipe.batch_size, len(self.train))
         self.steps = recipe.epochs * (len(self.train) // batch)
-        self.task = VideoPrediction(
-            build_model(settings.model, self.channels, recipe.seed, recipe.start), settings, self.steps
-        )
-        self._check_sides()
-        if recipe.start_at_mean:
-            frames = torch.stack([self.train[number] for number in range(min(16, len(self.train)))])
-            start_at_mean(self.task.model, frames)
+        self.task = self.application.training(settings, self.train, self.steps)
 
     @property
     def is_other_process(self) -> bool:
         """Whether this is not the first one of several processes, as torchrun or Lightning start them."""
         return any(int(os.environ.get(name, 0)) > 0 for name in ("RANK", "LOCAL_RANK"))
 
-    def _check_sides(self) -> None:
-        patch = self.settings.model.patch_size
-        if any(side % patch for side in self.size):
-            raise ValueError(
-                f"model.patch_size={patch} must divide the frames' sides {self.size}: bring them to "
-                "another with data.size"
-            )
-
     def run(self, folder: Path, checkpoint: Path | None) -> bool:
         outcome = self._fit(folder, checkpoint)
         if not self.is_other_process:
-            print(_closing_words(folder, outcome, self.settings), flush=True)
+            print(_closing_words(folder, outcome, self.settings, self.application), flush=True)
         return not outcome.interrupted
 
     def _fit(self, folder: Path, checkpoint: Path | None) -> Outcome:
         recipe = self.settings.training
         if not self.is_other_process:
             print(self._introduction(folder, checkpoint), flush=True)
-        pictures = [SamplePictures(folder / "samples", self.validation, recipe.pictures_every)]
-        with _quiet_lightning():
+        with quiet_lightning():
             trainer = pl.Trainer(
                 accelerator=recipe.accelerator,
                 devices=recipe.devices if recipe.devices == "auto" else int(recipe.devices),
@@ -151,7 +122,7 @@ class _Prepared:
                 callbacks=[
                     RunBar(self.steps, recipe.epochs),
                     History(folder),
-                    *(pictures if recipe.pictures_every else []),
+                    *self.application.callbacks(self.settings, folder, self.validation),
                     Checkpoints(folder),
                 ],
                 enable_checkpointing=True,
@@ -162,8 +133,8 @@ class _Prepared:
                 reload_dataloaders_every_n_epochs=1,
                 log_every_n_steps=max(1, min(50, self.steps // recipe.epochs)),
             )
-            data = _Sequences(self.train, self.validation, self.settings)
-            with _stops_in_good_order(trainer) as stopped:
+            data = _Batches(self.train, self.validation, self.settings)
+            with stops_in_good_order(trainer) as stopped:
                 try:
                     # Only plain values and tensors are in it; nothing else would be loaded.
                     trainer.fit(self.task, data, ckpt_path=checkpoint, weights_only=True)
@@ -173,27 +144,22 @@ class _Prepared:
         return Outcome(done, bool(stopped) and done < recipe.epochs)
 
     def _introduction(self, folder: Path, checkpoint: Path | None) -> str:
-        recipe, model = self.settings.training, self.task.model
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        lines = [
-            f"{len(self.train):,} training and {len(self.validation):,} validation sequences of "
-            f"{self.settings.data.given} + {self.settings.data.future} frames, "
-            f"{self.channels} x {self.size[0]} x {self.size[1]}, values from 0 to 1."
-        ]
+        recipe, about = self.settings.training, self.application
+        lines = [about.introduction(self.settings, self.train, self.validation)]
         lines += [f"  {note}" for note in {*self.train.notes, *self.validation.notes}]
         lines += [
-            f"{self.settings.model.cell}: {parameters:,} parameters; {recipe.epochs} epochs, "
-            f"{self.steps:,} steps of {recipe.batch_size} sequences. Writing to {folder}."
+            f"{about.model_name(self.settings)}: {parameters_of(self.task.model):,} parameters; "
+            f"{recipe.epochs} epochs, {self.steps:,} steps of {recipe.batch_size} {about.samples}. Writing to {folder}."
         ]
         if checkpoint is not None:
             lines += [f"Going on from {checkpoint}."]
         return "\n".join(lines)
 
 
-class _Sequences(pl.LightningDataModule):
+class _Batches(pl.LightningDataModule):
     """The batches of one process, new for every epoch."""
 
-    def __init__(self, train: SequenceDataset, validation: SequenceDataset, settings: Settings) -> None:
+    def __init__(self, train: Samples, validation: Samples, settings: Settings) -> None:
         super().__init__()
         self.train, self.validation, self.settings = train, validation, settings
 
@@ -207,23 +173,23 @@ class _Sequences(pl.LightningDataModule):
             rank=trainer.global_rank,
             world_size=trainer.world_size,
         )
-        return self._loader(EpochOfSequences(self.train, trainer.current_epoch), batch_sampler=batches)
+        return self._loader(EpochOfSamples(self.train, trainer.current_epoch), batch_sampler=batches)
 
     def val_dataloader(self) -> DataLoader:
         trainer, recipe = self._trainer(), self.settings.training
         share = list(range(trainer.global_rank, len(self.validation), trainer.world_size))
         batch = max(1, recipe.batch_size // trainer.world_size)
-        return self._loader(EpochOfSequences(self.validation, None), sampler=share, batch_size=batch)
+        return self._loader(EpochOfSamples(self.validation, None), sampler=share, batch_size=batch)
 
     def _trainer(self) -> pl.Trainer:
         assert self.trainer is not None
         return self.trainer
 
-    def _loader(self, sequences: EpochOfSequences, **options: Any) -> DataLoader:
+    def _loader(self, samples: EpochOfSamples, **options: Any) -> DataLoader:
         # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
         workers = self.settings.data.workers
         return DataLoader(
-            sequences, num_workers=workers, generator=torch.Generator(), worker_init_fn=_one_thread, **options
+            samples, num_workers=workers, generator=torch.Generator(), worker_init_fn=_one_thread, **options
         )
 
 
@@ -238,17 +204,17 @@ def check_recipe(recipe: TrainingSettings) -> None:
             raise ValueError(f"training.{name} must be at least 1, got {getattr(recipe, name)}")
     if recipe.devices != "auto" and not (recipe.devices.isdigit() and int(recipe.devices) > 0):
         raise ValueError(f"training.devices must be a number of devices, or auto, got {recipe.devices!r}")
-    if recipe.pictures_every < 0 or recipe.seed < 0:
-        raise ValueError("training.pictures_every and training.seed must not be negative")
-    if not 0 <= recipe.sampling_ratio <= 1 or not math.isfinite(recipe.learning_rate):
-        raise ValueError("training.sampling_ratio must be from 0 to 1, and training.learning_rate finite")
+    if recipe.seed < 0:
+        raise ValueError(f"training.seed must not be negative, got {recipe.seed}")
+    if not math.isfinite(recipe.learning_rate):
+        raise ValueError(f"training.learning_rate must be finite, got {recipe.learning_rate}")
 
 
-def _closing_words(folder: Path, outcome: Outcome, settings: Settings) -> str:
+def _closing_words(folder: Path, outcome: Outcome, settings: Settings, about: Application) -> str:
     epochs = settings.training.epochs
     if outcome.interrupted:
         return (
             f"Stopped: {outcome.steps_done} of {epochs} epochs are complete and kept. "
             f"Go on with: tt-conv train --resume {folder}"
         )
-    return f"best.ckpt, last.ckpt, history.csv, samples and the TensorBoard log are in {folder}"
+    return f"{about.leaves} are in {folder}"

@@ -1,4 +1,4 @@
-"""What a training leaves while it runs: checkpoints, a history, sample pictures, and a progress bar."""
+"""What a training leaves while it runs: checkpoints, a history, and a progress bar."""
 
 import csv
 import io
@@ -14,9 +14,7 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from tqdm import tqdm
 
-from tt_conv.applications.pictures import draw_strips
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
-from tt_conv.applications.video_prediction.video_task import VideoPrediction
+from tt_conv.applications.training.by_recipe import TrainedByRecipe
 
 BEST, LAST = "best.ckpt", "last.ckpt"
 
@@ -51,7 +49,7 @@ class Checkpoints(Checkpoint):
         self.best = state_dict["best"]
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, VideoPrediction)
+        assert isinstance(pl_module, TrainedByRecipe)
         if pl_module.validated_epoch != trainer.current_epoch:
             return
         better = pl_module.validation_loss < self.best
@@ -84,7 +82,7 @@ class History(Callback):
         self._start = time.perf_counter()
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, VideoPrediction)
+        assert isinstance(pl_module, TrainedByRecipe)
         if pl_module.validated_epoch != trainer.current_epoch:
             return
         self.rows.append(
@@ -95,7 +93,7 @@ class History(Callback):
                 "training_loss": pl_module.training_loss,
                 "validation_loss": pl_module.validation_loss,
                 "learning_rate": float(trainer.optimizers[0].param_groups[0]["lr"]),
-                "sampling_ratio": pl_module.plateau.ratio,
+                **pl_module.history(),
                 "seconds": round(time.perf_counter() - self._start, 3),
             }
         )
@@ -105,31 +103,6 @@ class History(Callback):
             writer.writeheader()
             writer.writerows(self.rows)
             write_whole(self.folder / "history.csv", text.getvalue().encode())
-
-
-class SamplePictures(Callback):
-    """Draws what the model predicts for the first validation sequences, every few epochs."""
-
-    def __init__(self, folder: Path, sequences: SequenceDataset, every: int) -> None:
-        self.folder = folder
-        self.sequences = [sequences[number] for number in range(min(2, len(sequences)))]
-        self.every = every
-
-    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, VideoPrediction)
-        epoch = trainer.current_epoch + 1
-        if not trainer.is_global_zero or pl_module.validated_epoch != trainer.current_epoch or epoch % self.every:
-            return
-        given = pl_module.given
-        frames = torch.stack(self.sequences).to(pl_module.device, next(pl_module.parameters()).dtype)
-        future = frames.shape[1] - given
-        with torch.inference_mode():
-            predicted = pl_module.model(frames[:, :given], future)[:, -future:].float().cpu()
-        examples = [{"truth": a, "predicted": b} for a, b in zip(self.sequences, predicted, strict=True)]
-        self.folder.mkdir(exist_ok=True)
-        partial = self.folder / f".partial-{epoch}.png"
-        draw_strips(partial, examples, given, f"after epoch {epoch}")
-        partial.replace(self.folder / f"epoch_{epoch:04d}.png")
 
 
 class RunBar(Callback):
@@ -170,7 +143,7 @@ class RunBar(Callback):
             self._bar.update(trainer.global_step - self._bar.n)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert isinstance(pl_module, VideoPrediction)
+        assert isinstance(pl_module, TrainedByRecipe)
         self._shown["validation"] = f"{pl_module.validation_loss:.4f}"
 
     def on_train_end(self, *_: Any) -> None:

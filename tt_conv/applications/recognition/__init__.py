@@ -1,0 +1,1 @@
+"""Early activity recognition: what happens in a video, from the first part of it."""

@@ -1,0 +1,47 @@
+"""Recognition as a training of any task sees it."""
+
+from pathlib import Path
+from typing import Any
+
+from tt_conv.applications.recognition.checkpoint import Trained, load_trained
+from tt_conv.applications.recognition.open_data import build_model, open_data
+from tt_conv.applications.recognition.recognition_task import Recognition
+from tt_conv.applications.recognition.settings import DataSettings, Settings
+from tt_conv.applications.training.application import Application
+from tt_conv.applications.video_prediction.mnist import Split
+
+
+class RecognitionApplication(Application):
+    """Early recognition of actions."""
+
+    samples = "clips"
+    leaves = "best.ckpt, last.ckpt, history.csv and the TensorBoard log"
+
+    def check(self, settings: Settings) -> None:
+        if settings.data.frames < 2:
+            raise ValueError(f"data.frames must be at least 2, got {settings.data.frames}")
+
+    def open_data(self, settings: DataSettings, split: Split) -> Any:
+        return open_data(settings, split)
+
+    def training(self, settings: Settings, train: Any, steps: int) -> Recognition:
+        recipe, channels = settings.training, train[0][0].shape[1]
+        model = build_model(settings.model, channels, len(train.classes), recipe.seed, recipe.start)
+        model.check_size(train[0][0].shape[2:])
+        return Recognition(model, settings, train.classes, steps)
+
+    def introduction(self, settings: Settings, train: Any, validation: Any) -> str:
+        frames, channels, height, width = train[0][0].shape
+        return (
+            f"{len(train):,} training and {len(validation):,} validation clips of {len(train.classes)} classes, "
+            f"{frames} frames of {channels} x {height} x {width}, values from 0 to 1."
+        )
+
+    def model_name(self, settings: Settings) -> str:
+        return settings.model.kind
+
+    def load_trained(self, path: Path | str) -> Trained:
+        return load_trained(path)
+
+
+APPLICATION = RecognitionApplication()

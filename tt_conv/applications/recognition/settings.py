@@ -1,0 +1,145 @@
+"""Everything that a training depends on: what the YAML files of the recipes hold. Imports nothing heavy."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from tt_conv.applications.training.settings import TrainingSettings as CommonSettings
+
+DataKind = Literal["digit_actions", "something_something", "class_folders"]
+
+
+@dataclass
+class DataSettings:
+    """Which labelled clips, and how they are cut from videos.
+
+    Parameters
+    ----------
+    kind : str
+        digit_actions (made on the fly, in the form of Something-Something), something_something, or class_folders (a
+        folder of videos for each class).
+    path : str, optional
+        Where the files are; nothing for digit_actions.
+    classes : str, optional
+        Text file with the name of one class on each line; by default all of them.
+    frames : int
+        Frames of a clip.
+    size : int or (int, int)
+        Height and width of a clip.
+    short_side : int, optional
+        Shorter side of the frames before they are cropped to size; by default as small as size allows.
+    channels : int
+        1 (gray) or 3 (RGB).
+    fresh : bool
+        Other frames, crops and mirrored clips in every epoch of training.
+    flip : bool
+        Mirror clips in training (fresh), but not of classes that speak of left or right.
+    clips : int, optional
+        Training clips of digit_actions; by default 560.
+    validation_clips : int, optional
+        Of digit_actions; by default 140.
+    test_clips : int, optional
+        Of digit_actions; by default 168.
+    seed : int
+        Of made clips, and of what fresh varies.
+    broken : str
+        refuse, or skip: what happens to videos that cannot be decoded.
+    keep_decoded : bool
+        Keep resized frames in the cache, uncompressed: fast, and large.
+    cache : str, optional
+        Folder for made clips and what is known of videos.
+    workers : int
+        Processes that decode clips during training.
+    """
+
+    kind: DataKind = "digit_actions"
+    path: str | None = None
+    classes: str | None = None
+    frames: int = 16
+    size: int | tuple[int, int] = 64
+    short_side: int | None = None
+    channels: int = 1
+    fresh: bool = False
+    flip: bool = True
+    clips: int | None = None
+    validation_clips: int | None = None
+    test_clips: int | None = None
+    seed: int = 0
+    broken: Literal["refuse", "skip"] = "skip"
+    keep_decoded: bool = False
+    cache: str | None = None
+    workers: int = 0
+
+
+@dataclass
+class ModelSettings:
+    """The network; what is empty is the default of the cell.
+
+    Parameters
+    ----------
+    kind : str
+        conv_tt_lstm, conv_lstm, or conv_3d (the baseline).
+    encoder_channels : list of int
+        Channels after each layer of the encoder, each of which halves the sides of a frame; multiples of 4.
+    hidden_channels : list of int
+        Of each recurrent cell; of conv_3d, channels after each further layer.
+    ahead : int
+        Frames that the decoder predicts after each frame; 0 means that there is no decoder.
+    dropout : float
+        Share of the features that the classifier does without in training.
+    kernel_size : int
+        Odd size of the kernels of the cells.
+    order : int, optional
+        Cores of the Conv-TT (conv_tt_lstm).
+    steps : int, optional
+        Past states that a step sees (conv_tt_lstm).
+    rank : int, optional
+        Of the Conv-TT (conv_tt_lstm).
+    input_rank : int, optional
+        Rank of the input convolution (conv_tt_lstm).
+    window : str, optional
+        sliding or fixed (conv_tt_lstm).
+    boundary : str, optional
+        stagewise, zeros or circular (conv_tt_lstm).
+    """
+
+    kind: Literal["conv_tt_lstm", "conv_lstm", "conv_3d"] = "conv_tt_lstm"
+    encoder_channels: list[int] = field(default_factory=lambda: [16, 32])
+    hidden_channels: list[int] = field(default_factory=lambda: [32])
+    ahead: int = 0
+    dropout: float = 0.0
+    kernel_size: int = 3
+    order: int | None = None
+    steps: int | None = None
+    rank: int | None = None
+    input_rank: int | None = None
+    window: Literal["sliding", "fixed"] | None = None
+    boundary: Literal["stagewise", "zeros", "circular"] | None = None
+
+
+@dataclass
+class TrainingSettings(CommonSettings):
+    """The recipe: the joint loss; see also what is common to all tasks.
+
+    Parameters
+    ----------
+    prediction_weight : float
+        Weight of the loss of the predicted frames beside that of the classes; above 0 it needs a decoder
+        (model.ahead), at 0 it needs none.
+    weight_power : float
+        The cross-entropy of the classes after frame t of T counts (t / T) to this power: 0 counts all observed parts
+        alike, a large one the last frame alone.
+    """
+
+    start: Literal["xavier", "default"] = "default"
+    prediction_weight: float = 0.0
+    weight_power: float = 1.0
+
+
+@dataclass
+class Settings:
+    """A whole training of a network that recognises actions."""
+
+    data: DataSettings = field(default_factory=DataSettings)
+    model: ModelSettings = field(default_factory=ModelSettings)
+    training: TrainingSettings = field(default_factory=TrainingSettings)
+    task: Literal["recognition"] = "recognition"

@@ -1,0 +1,98 @@
+"""What a training, an evaluation and a prediction need to know of a task."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+
+from tt_conv.applications.training.settings import TASKS, Settings, check_task
+
+if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+    from torch import nn
+
+    from tt_conv.applications.training.by_recipe import TrainedByRecipe
+
+
+class Samples(Protocol):
+    """The data of a training: samples by number, and those that the numbers stand for in an epoch."""
+
+    notes: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def draw(self, index: int, epoch: int, /) -> Any:
+        """The sample that number ``index`` stands for in an epoch of training: a function of both alone."""
+
+
+class Trained(Protocol):
+    """A network with its weights, from a file, and the settings of its training."""
+
+    model: Any
+    settings: Any
+
+
+class Application(ABC):
+    """A task: its data, its model, how one is trained on the other, and what is done with a trained one.
+
+    Tasks are found by :func:`application`; their names are those of
+    :data:`~tt_conv.applications.training.settings.TASKS`.
+    """
+
+    samples: ClassVar[str]
+    """What the samples are called, in the plural."""
+    leaves: ClassVar[str]
+    """What a training leaves, in words."""
+
+    @abstractmethod
+    def check(self, settings: Any) -> None:
+        """Refuse settings that are out of their range, before any data are read."""
+
+    @abstractmethod
+    def open_data(self, settings: Any, split: Any) -> Samples:
+        """Open one part of the data that data settings name: train, validation or test."""
+
+    @abstractmethod
+    def training(self, settings: Any, train: Samples, steps: int) -> "TrainedByRecipe":
+        """The module that Lightning trains for so many steps, with an untrained model in it."""
+
+    @abstractmethod
+    def introduction(self, settings: Any, train: Samples, validation: Samples) -> str:
+        """What is trained on, in a line."""
+
+    @abstractmethod
+    def model_name(self, settings: Any) -> str:
+        """What is trained, in a word."""
+
+    def callbacks(self, settings: Any, folder: Path, validation: Samples) -> "list[Callback]":
+        """What else a training leaves in its folder."""
+        return []
+
+    @abstractmethod
+    def load_trained(self, path: Path | str) -> Trained:
+        """A trained network from a checkpoint of ``tt-conv train``."""
+
+
+def application(task: str) -> Application:
+    """The application of a task.
+
+    Raises
+    ------
+    ValueError
+        If there is no task of that name.
+    """
+    check_task(task)
+    return import_module(f"{TASKS[task]}.application").APPLICATION
+
+
+def application_of(settings: Settings) -> Application:
+    """The application that settings are of."""
+    return application(settings.task)
+
+
+def parameters_of(model: "nn.Module") -> int:
+    """Number of parameters."""
+    return sum(parameter.numel() for parameter in model.parameters())

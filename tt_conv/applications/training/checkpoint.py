@@ -1,0 +1,68 @@
+"""Files of weights: what is in them, and of which task they are."""
+
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from tt_conv.applications.training.application import Trained, application
+from tt_conv.applications.training.settings import FIRST_TASK
+
+CHECKPOINT_KEY = "tt_conv"
+
+
+def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
+    """What a file holds that ``torch.save`` wrote; only tensors and plain values are read.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no checkpoint, or is damaged.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder: give a checkpoint, such as {path / 'best.ckpt'}")
+    try:
+        contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, UnicodeDecodeError, ValueError, KeyError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(f"{path} is no checkpoint, or a damaged one ({reason}): give another file") from error
+    if not isinstance(contents, Mapping):
+        raise ValueError(f"{path} holds a {type(contents).__name__}, expected a checkpoint or a state dict")
+    return contents
+
+
+def task_of(contents: Mapping[str, Any]) -> str:
+    """The task of what a file holds; those that do not tell are of video prediction."""
+    kept = contents.get(CHECKPOINT_KEY)
+    return kept.get("task", FIRST_TASK) if isinstance(kept, Mapping) else FIRST_TASK
+
+
+def load_any_trained(path: Path | str) -> Trained:
+    """A trained network of any task, from a checkpoint of ``tt-conv train``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no checkpoint, or is damaged.
+    """
+    return application(task_of(read_checkpoint(path))).load_trained(path)
+
+
+def load_weights(model: nn.Module, contents: Mapping[str, Any], path: Path | str) -> None:
+    """Give a model the weights of a checkpoint."""
+    weights = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: its weights are not of the architecture that it names ({' '.join(str(error).split())[:300]}): "
+            "give a checkpoint as tt-conv train wrote it"
+        ) from error

@@ -1,0 +1,130 @@
+"""The settings that the trainings of all tasks have, and settings as YAML files hold them. Imports nothing heavy."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from importlib import import_module
+from typing import Any, Literal, Protocol, TypeVar
+
+# Task -> the package whose module ``settings`` has its Settings, and whose module ``application`` its Application.
+TASKS: Mapping[str, str] = {
+    "video_prediction": "tt_conv.applications.video_prediction",
+    "recognition": "tt_conv.applications.recognition",
+}
+# What files were made by that do not tell.
+FIRST_TASK = "video_prediction"
+
+Values = TypeVar("Values", bound=Any)
+
+
+@dataclass
+class TrainingSettings:
+    """The part of a recipe that does not depend on the task: optimizer, schedules, and on what it runs.
+
+    Parameters
+    ----------
+    epochs : int
+        Passes over the training samples.
+    batch_size : int
+        Samples in a step, of all devices together.
+    optimizer : str
+        adam or adamw.
+    learning_rate : float
+        The largest one.
+    weight_decay : float
+        Of adamw.
+    clip_norm : float, optional
+        Largest norm of the gradient.
+    schedule : str
+        plateau: the learning rate decays once the validation loss has stalled (and, where there is scheduled
+        sampling, stalled again after that began to fade); one_cycle: it rises over a tenth of the steps, then falls
+        along a cosine.
+    patience : int
+        Epochs without a better validation loss that count as stalled.
+    lr_decay : float
+        Factor of the learning rate, schedule plateau.
+    lr_decay_every : int
+        Epochs between two such decays.
+    start : str
+        Initial weights: xavier (zero biases) or default (PyTorch's).
+    precision : str
+        32, bf16 (convolutions in bfloat16) or 64.
+    seed : int
+        Of all that is random in a training.
+    accelerator : str
+        auto, cpu, gpu or another that Lightning knows.
+    devices : str
+        Number of devices, or auto for all of one machine; start several machines with torchrun.
+    strategy : str
+        auto, ddp or another that Lightning knows.
+    nodes : int
+        Machines.
+    """
+
+    epochs: int = 20
+    batch_size: int = 16
+    optimizer: Literal["adam", "adamw"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.01
+    clip_norm: float | None = 1.0
+    schedule: Literal["plateau", "one_cycle"] = "one_cycle"
+    patience: int = 20
+    lr_decay: float = 0.98
+    lr_decay_every: int = 5
+    start: Literal["xavier", "default"] = "xavier"
+    precision: Literal["32", "bf16", "64"] = "32"
+    seed: int = 0
+    accelerator: str = "auto"
+    devices: str = "1"
+    strategy: str = "auto"
+    nodes: int = 1
+
+
+class Settings(Protocol):
+    """A whole training: every task has a dataclass of this form."""
+
+    data: Any
+    model: Any
+    training: Any
+    task: Any
+
+
+def settings_to_dict(settings: Settings) -> dict[str, Any]:
+    """Settings as nested dicts of what YAML and checkpoints hold."""
+    parts: dict[str, dict[str, Any]] = {name: asdict(getattr(settings, name)) for name in ("data", "model", "training")}
+    for part in parts.values():
+        part.update({name: list(value) for name, value in part.items() if isinstance(value, tuple)})
+    return {"task": settings.task, **parts}
+
+
+def settings_from_dict(values: Mapping[str, Any]) -> Any:
+    """Undo :func:`settings_to_dict`; what a newer version added takes its default."""
+    task = values.get("task", FIRST_TASK)
+    check_task(task)
+    whole = import_module(f"{TASKS[task]}.settings").Settings
+    made = {}
+    for field in fields(whole):
+        if field.name == "task":
+            continue
+        part: Any = field.default_factory
+        known = {each.name for each in fields(part)}
+        given = values.get(field.name) or {}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ValueError(f"unknown settings: {', '.join(f'{field.name}.{key}' for key in unknown)}")
+        made[field.name] = part(**given)
+    return whole(**made)
+
+
+def check_task(task: object) -> None:
+    """Refuse what is not the name of a task."""
+    if task not in TASKS:
+        raise ValueError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+
+
+def with_changes(settings: Values, changes: Mapping[str, Any]) -> Values:
+    """Data settings with some of them changed; a name that does not exist is an error."""
+    names = [field.name for field in fields(settings)]
+    unknown = sorted(set(changes) - set(names))
+    if unknown:
+        raise ValueError(f"there is no data setting {', '.join(unknown)}; there are {', '.join(names)}")
+    return replace(settings, **changes)

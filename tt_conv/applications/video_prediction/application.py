@@ -1,0 +1,67 @@
+"""Video prediction as a training of any task sees it."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from tt_conv.applications.training.application import Application
+from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
+from tt_conv.applications.video_prediction.mnist import Split
+from tt_conv.applications.video_prediction.open_data import build_model, open_data
+from tt_conv.applications.video_prediction.sample_pictures import SamplePictures
+from tt_conv.applications.video_prediction.settings import DataSettings, Settings
+from tt_conv.applications.video_prediction.task import start_at_mean
+from tt_conv.applications.video_prediction.video_task import VideoPrediction
+
+
+class VideoPredictionApplication(Application):
+    """Multi-step video prediction."""
+
+    samples = "sequences"
+    leaves = "best.ckpt, last.ckpt, history.csv, samples and the TensorBoard log"
+
+    def check(self, settings: Settings) -> None:
+        recipe = settings.training
+        if recipe.pictures_every < 0:
+            raise ValueError(f"training.pictures_every must not be negative, got {recipe.pictures_every}")
+        if not 0 <= recipe.sampling_ratio <= 1:
+            raise ValueError(f"training.sampling_ratio must be from 0 to 1, got {recipe.sampling_ratio}")
+
+    def open_data(self, settings: DataSettings, split: Split) -> Any:
+        return open_data(settings, split)
+
+    def training(self, settings: Settings, train: Any, steps: int) -> VideoPrediction:
+        recipe, (channels, *sides) = settings.training, train[0].shape[1:]
+        model = build_model(settings.model, channels, recipe.seed, recipe.start)
+        patch = settings.model.patch_size
+        if any(side % patch for side in sides):
+            raise ValueError(
+                f"model.patch_size={patch} must divide the frames' sides {tuple(sides)}: bring them to "
+                "another with data.size"
+            )
+        if recipe.start_at_mean:
+            start_at_mean(model, torch.stack([train[number] for number in range(min(16, len(train)))]))
+        return VideoPrediction(model, settings, steps)
+
+    def introduction(self, settings: Settings, train: Any, validation: Any) -> str:
+        channels, height, width = train[0].shape[1:]
+        return (
+            f"{len(train):,} training and {len(validation):,} validation sequences of "
+            f"{settings.data.given} + {settings.data.future} frames, "
+            f"{channels} x {height} x {width}, values from 0 to 1."
+        )
+
+    def model_name(self, settings: Settings) -> str:
+        return settings.model.cell
+
+    def callbacks(self, settings: Settings, folder: Path, validation: Any) -> list[Callback]:
+        every = settings.training.pictures_every
+        return [SamplePictures(folder / "samples", validation, every)] if every else []
+
+    def load_trained(self, path: Path | str) -> Trained:
+        return load_trained(path)
+
+
+APPLICATION = VideoPredictionApplication()
