@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from operator import index
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -38,6 +38,7 @@ from tt_conv.rank import ConvTTFormat, choose_rank
 
 _SEQUENCE = "[batch, time, channels, *spatial]"
 _FRAME = "[batch, channels, *spatial]"
+T = TypeVar("T")
 
 
 class ConvTT(nn.Module):
@@ -297,7 +298,7 @@ class ConvTT(nn.Module):
 
     def windows(self, frames: Sequence[Tensor]) -> Frames:
         """Return the function by which a program asks for the window of a level."""
-        return lambda level: torch.cat(self._window(frames, level), dim=1)
+        return lambda level: torch.cat(self.window_of(frames, level), dim=1)
 
     def weights(self) -> Weights:
         """Return the present parameters in the form that programs take."""
@@ -316,7 +317,7 @@ class ConvTT(nn.Module):
             return candidates(shape, usage)
         return measured(shape, usage, frame(), self.windows, self.to_conv_tt_tensor)
 
-    def _window(self, frames: Sequence[Tensor], level: int | None) -> list[Tensor]:
+    def window_of(self, frames: Sequence[T], level: int | None) -> list[T]:
         """Return the frames that a level sees, counted from 0, or with None all."""
         if level is None or self.window == "fixed":
             return list(frames)

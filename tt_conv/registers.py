@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from tt_conv._boundary import crop, extend
 from tt_conv._memory_format import as_autocast, channels_last, zeros
+from tt_conv._tensor_cores import Join, pad_kernel
 
 if TYPE_CHECKING:
     from tt_conv.conv_tt_layer import ConvTT
@@ -53,11 +54,13 @@ class Registers:
         self._margin = reach if layer.boundary == "zeros" else [0] * layer.dim
         self._convolution = _CONVOLUTIONS[layer.dim]
         self.weight, self.bias = _combined(layer, self._kernel_size)
+        self._join = Join(self.weight.shape[1])
 
     def prepare(self) -> None:
         """Bring the kernel into the form in which convolutions run fastest, autocast's conversion included."""
-        self.weight = channels_last(as_autocast(self.weight))
-        self.bias = None if self.bias is None else as_autocast(self.bias)
+        weight, self.bias = pad_kernel(as_autocast(self.weight), None if self.bias is None else as_autocast(self.bias))
+        self.weight = channels_last(weight)
+        self._join = Join(weight.shape[1])
 
     def place(self, frame: Tensor) -> Tensor:
         """Extend a frame ``[batch, in_channels, *spatial]`` as far as the registers reach."""
@@ -90,15 +93,15 @@ class Registers:
     def advance(self, frames: Sequence[Tensor], levels: Levels) -> Levels:
         """Return the registers after the newest of the last ``lags`` frames, placed, oldest first."""
         rank = self.layer.rank
-        joined = torch.cat([*frames, levels[1]], dim=1)
+        joined = self._join([*frames, levels[1]])
         registers = self._convolve(joined, self.weight, self.bias, self._half)
-        newest, older = registers.split([rank[-1], sum(rank[:-1])], dim=1)
+        newest, older = registers[:, : sum(rank)].split([rank[-1], sum(rank[:-1])], dim=1)
         return newest, older
 
     def project(self, frame: Tensor) -> Levels:
         """Return the registers of a train of order 1 that sees one frame, for a frame that is not placed."""
-        projected = self._convolve(self.place(frame), self.weight, self.bias, self._half)
-        return projected, projected[:, :0]
+        projected = self._convolve(self._join([self.place(frame)]), self.weight, self.bias, self._half)
+        return projected[:, : self.layer.rank[0]], projected[:, :0]
 
     def newest_level(self, levels: Levels) -> Tensor:
         """Return :math:`V_M` on the margin that the output kernel needs, if it does not pad by itself."""
@@ -140,16 +143,16 @@ def _combined(layer: ConvTT, kernel_size: tuple[int, ...]) -> tuple[Tensor, Tens
         projection = layer.projections[m].transpose(1, 2).flatten(1, 2)
         # Column blocks V_{M-1} .. V_1; the row of V_{m+1} has its core in the block of V_m.
         blocks = [
-            _embedded(layer.cores[older], kernel_size)
+            embedded(layer.cores[older], kernel_size)
             if older == m - 1
             else projection.new_zeros(rank[m], rank[older], *kernel_size)
             for older in reversed(range(layer.order - 1))
         ]
-        rows.append(torch.cat([_embedded(projection, kernel_size), *blocks], dim=1))
+        rows.append(torch.cat([embedded(projection, kernel_size), *blocks], dim=1))
     biases = layer.level_biases()[::-1]
     return torch.cat(rows, dim=0), torch.cat(biases) if biases else None
 
 
-def _embedded(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
+def embedded(kernel: Tensor, size: tuple[int, ...]) -> Tensor:
     """Return a kernel in the middle of zeros."""
     return extend(kernel, [(n - k) // 2 for n, k in zip(size, kernel.shape[2:], strict=True)], "zeros")

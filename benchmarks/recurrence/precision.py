@@ -64,7 +64,7 @@ def train(precision: str, seed: int, device: torch.device, steps: int = STEPS) -
         "seed": seed,
         "losses": [sum(losses[n : n + TOGETHER]) / TOGETHER for n in range(0, steps, TOGETHER)],
         "held-out": _held_out(model, precision, device),
-        "skipped": skipped,
+        "skipped steps": skipped,
         "seconds": seconds,
     }
 
@@ -89,11 +89,11 @@ def table(results: Sequence[Mapping]) -> str:
     lines = [f"{'':<15}{'first':>9}{'middle':>9}{'last':>9}{'held-out':>10}{'skipped':>9}{'time':>7}"]
     seconds = {result["seed"]: result["seconds"] for result in results if result["precision"] == "fp32"}
     for result in results:
-        losses = result["losses"]
+        losses, seed = result["losses"], result["seed"]
         lines.append(
-            f"seed {result['seed']}, {result['precision']:<6} "
+            f"seed {seed}, {result['precision']:<6} "
             + "".join(f"{loss:>9.4f}" for loss in (losses[0], losses[len(losses) // 2], losses[-1]))
-            + f"{result['held-out']:>10.4f}{result['skipped']:>9}{result['seconds'] / seconds[result['seed']]:>7.2f}"
+            + f"{result['held-out']:>10.4f}{result['skipped steps']:>9}{result['seconds'] / seconds[seed]:>7.2f}"
         )
     return "\n".join(lines)
 

@@ -133,6 +133,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         ["--help"],
         ["demo", "--help"],
         ["train", "--help"],
+        ["train", "--task", "recognition", "--help"],
         ["evaluate", "--help"],
         ["predict", "--help"],
         ["data", "inspect", "--help"],

@@ -28,6 +28,9 @@ CASES = [
     {"kind": "conv_tt_lstm", "dim": 1, "kernel_size": 3, "boundary": "circular", "rank": 2, "input_rank": 2},
     {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "window": "fixed", "rank": 2, "input_rank": 1},
     {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "order": 2, "rank": 2, "input_rank": 1, "bias": False},
+    {"kind": "conv_tt_lstm", "dim": 2, "kernel_size": 3, "boundary": "zeros", "rank": 2, "input_kernel_size": 5},
+    {"kind": "conv_tt_lstm", "dim": 1, "kernel_size": 5, "rank": 2, "input_rank": 2, "input_kernel_size": 3},
+    {"kind": "conv_tt_lstm", "dim": 1, "kernel_size": 3, "boundary": "circular", "rank": 1, "input_kernel_size": 5},
 ]
 KINDS = {"conv_lstm": ConvLSTM, "conv_tt_lstm": ConvTTLSTM}
 

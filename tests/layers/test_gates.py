@@ -47,3 +47,28 @@ def test_saturated_gates_give_finite_values_and_gradients() -> None:
     (hidden + new).sum().backward()
     assert gates.grad is not None
     assert gates.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_in_the_memory_of_the_gates_the_values_are_the_same(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    gates, cell = (value.detach() for value in gates_and_cell(shape))
+    gates = double_candidate(gates, dim=1).to(dtype)
+    before, expected = cell.clone(), lstm_update(gates.clone(), cell)
+    found = lstm_update(gates, cell, disposable=True)
+    assert [value.dtype for value in found] == [dtype, torch.float64]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-14)
+    assert torch.equal(cell, before)
+    # With gradients it is the other memory that must stay.
+    gates, cell = gates_and_cell(shape)
+    lstm_update(gates, cell, disposable=True)[0].sum().backward()
+    assert gates.grad is not None
+
+
+def test_gradients_by_torch_func() -> None:
+    gates, cell = gates_and_cell((2, 3, 4, 5))
+    found = torch.func.grad(lambda g, c: lstm_update(g, c, disposable=True)[0].sin().sum(), argnums=(0, 1))(
+        gates.detach(), cell.detach()
+    )
+    expected = torch.autograd.grad(lstm_update(gates, cell)[0].sin().sum(), (gates, cell))
+    torch.testing.assert_close(found, expected)

@@ -1,8 +1,12 @@
 """Low precision: what is converted, what stays, and that it stays close."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+from tests.layers.test_cells import CASES, make, oracle, sequences
+from tt_conv import _tensor_cores
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
 
 LAYERS = [
@@ -45,3 +49,30 @@ def test_gradients_under_autocast_are_close(make: object) -> None:
 def test_a_module_in_one_dtype_stays_in_it(dtype: torch.dtype) -> None:
     model = FramePredictor(1, (4, 4), (1, 1), kernel_size=3, rank=2, sigmoid=True, dtype=dtype)
     assert model(torch.rand(1, 3, 1, 8, 8, dtype=dtype), 2).dtype == dtype
+
+
+def test_widths_are_padded_on_cuda_in_half_precision_only() -> None:
+    cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
+    widths = {n: _tensor_cores.padded_width(n, cuda) for n in (1, 3, 4, 8, 9, 24, 57)}
+    assert widths == {1: 1, 3: 3, 4: 8, 8: 8, 9: 16, 24: 24, 57: 64}
+    for device, dtype in (("cuda", torch.float32), ("cuda", torch.float64), ("cpu", torch.bfloat16)):
+        assert _tensor_cores.padded_width(9, SimpleNamespace(device=torch.device(device), dtype=dtype)) == 9
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_padded_widths_give_the_numbers_of_the_oracle(case: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_tensor_cores, "padded_width", lambda channels, like: -(-channels // 8) * 8)
+    layer = make(case)
+    first, second = sequences(layer, 3), sequences(layer, 2)
+    zero = torch.zeros(2, 3, *first.shape[3:], dtype=torch.float64)
+    outputs, state = layer(first)
+    later, _ = layer(second, state)
+    expected, expected_state = oracle(layer, first, (zero,) * (layer.cell.steps + 1))
+    expected_later, _ = oracle(layer, second, tuple(expected_state))
+    torch.testing.assert_close((outputs, later), (expected, expected_later), rtol=0, atol=1e-10)
+    sources = [first, second, *layer.parameters()]
+    gradients, expected_gradients = (
+        torch.autograd.grad(a.sin().sum() + b.square().sum(), sources)
+        for a, b in ((outputs, later), (expected, expected_later))
+    )
+    torch.testing.assert_close(gradients, expected_gradients, rtol=1e-8, atol=1e-8)

@@ -74,3 +74,5 @@ def test_a_foreign_module_is_refused() -> None:
 def test_a_cell_without_a_published_counterpart_is_refused() -> None:
     with pytest.raises(TypeError, match="input_rank=2 has no published counterpart"):
         load_published_state_dict(ConvTTLSTMCell(1, 2, 3, order=2, rank=3, input_rank=2), weights())
+    with pytest.raises(TypeError, match=r"input_kernel_size=\(5, 5\) has no published counterpart"):
+        load_published_state_dict(ConvTTLSTMCell(1, 2, 3, order=2, rank=3, input_kernel_size=5), weights())

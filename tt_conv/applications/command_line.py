@@ -8,24 +8,43 @@ from typing import Any, Literal
 from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
 from tt_conv.applications.extras import missing_extra
+from tt_conv.applications.recognition.settings import DataSettings as ClipSettings
+from tt_conv.applications.recognition.settings import ModelSettings as RecognizerSettings
+from tt_conv.applications.recognition.settings import Settings as RecognitionSettings
+from tt_conv.applications.recognition.settings import TrainingSettings as RecognitionTrainingSettings
 from tt_conv.applications.training.recipes import recipe_file, recipe_names, with_recipe_files
+from tt_conv.applications.training.settings import task_of_arguments
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
 
-def demo(out: str | None = None, steps: int = 600, seed: int = 0) -> None:
+def demo(
+    task: Literal["video_prediction", "recognition"] = "video_prediction",
+    out: str | None = None,
+    steps: int | None = None,
+    seed: int = 0,
+) -> None:
     """Train ConvLSTM and ConvTT-LSTM on moving digits, side by side, and show what they learned.
 
-    Takes one to two minutes on two cores. Ctrl-C stops the training and shows what was learned until then.
+    They learn to predict the next frames (one to two minutes on two cores) or, with --task recognition, to name what
+    two digits do before they have done it (up to five minutes). Ctrl-C stops the training and shows what was learned
+    until then.
 
     Args:
-        out: Folder for the table, curves, strips and animation; nothing in an existing one is overwritten.
+        task: What is learned.
+        out: Folder for the table, curves and pictures; nothing in an existing one is overwritten.
             By default tt-conv-demo, or tt-conv-demo-2, ... where that exists.
-        steps: Optimizer steps.
-        seed: Seed of the sequences and the initial weights.
+        steps: Optimizer steps; by default 600, or 840 of recognition.
+        seed: Seed of the data and the initial weights.
     """
-    from tt_conv.applications.video_prediction.demo import DemoSettings, run_demo
+    if task == "recognition":
+        from tt_conv.applications.recognition import demo as recognition
 
-    if not run_demo(DemoSettings(steps=steps, seed=seed), out):
+        complete = recognition.run_demo(recognition.DemoSettings(840 if steps is None else steps, seed), out)
+    else:
+        from tt_conv.applications.video_prediction.demo import DemoSettings, run_demo
+
+        complete = run_demo(DemoSettings(steps=600 if steps is None else steps, seed=seed), out)
+    if not complete:
         raise KeyboardInterrupt
 
 
@@ -89,7 +108,8 @@ def train(
 
     --config takes a YAML file or the name of a recipe (tt-conv recipes lists them); what is given after it on the
     command line counts instead of what it says. The folder gets best.ckpt and last.ckpt, history.csv, sample
-    pictures and a TensorBoard log. Ctrl-C stops; --resume goes on from the last complete epoch.
+    pictures and a TensorBoard log. Ctrl-C stops; --resume goes on from the last complete epoch. For the settings of
+    recognition: tt-conv train --task recognition --help.
 
     Args:
         data: Which sequences.
@@ -108,6 +128,36 @@ def train(
         raise KeyboardInterrupt
 
 
+def train_recognition(
+    data: ClipSettings,
+    model: RecognizerSettings,
+    training: RecognitionTrainingSettings,
+    task: Literal["recognition"] = "recognition",
+    out: str | None = None,
+    resume: str | None = None,
+) -> None:
+    """Train a network to recognise actions early: tt-conv train --config actions_conv_tt_lstm_small --out run.
+
+    --config takes a YAML file or the name of a recipe (tt-conv recipes lists them); what is given after it on the
+    command line counts instead of what it says. The folder gets best.ckpt and last.ckpt, history.csv and a TensorBoard
+    log. Ctrl-C stops; --resume goes on from the last complete epoch.
+
+    Args:
+        data: Which labelled clips.
+        model: Which network.
+        training: By which recipe, on what.
+        task: What is trained.
+        out: Folder to write to, new or empty; by default tt-conv-training, or tt-conv-training-2, ...
+        resume: Folder of a training to go on with, by the settings it has; nothing else counts then.
+    """
+    from tt_conv.applications.training import resume_training, run_training
+
+    settings = RecognitionSettings(data, model, training, task)
+    complete = run_training(settings, out) if resume is None else resume_training(resume)
+    if not complete:
+        raise KeyboardInterrupt
+
+
 def evaluate(
     checkpoint: str,
     out: str | None = None,
@@ -119,22 +169,34 @@ def evaluate(
     batch_size: int = 16,
     device: str = "cpu",
     lpips: bool = False,
+    observed: list[float] | None = None,
 ) -> None:
-    """Evaluate a trained network: tt-conv evaluate --checkpoint run/best.ckpt --future [10,30] --out results.
+    """Evaluate a trained network: tt-conv evaluate --checkpoint run/best.ckpt --out results.
+
+    The checkpoint says what is evaluated: predicted frames, or recognised actions.
 
     Args:
         checkpoint: Of tt-conv train; or published weights, with --recipe.
-        out: Folder for results.json, table.md, curves, strips and animations, new or empty; by default
-            tt-conv-evaluation, or tt-conv-evaluation-2, ...
-        future: Numbers of frames to predict, such as [10,30]; by default as in training.
+        out: Folder for results.json, table.md and pictures, new or empty; by default tt-conv-evaluation, or
+            tt-conv-evaluation-2, ...
+        future: Numbers of frames to predict, such as [10,30]; by default as in training. Of video prediction.
         split: Part of the data.
         data: Data settings that differ from those of the training: --data.path videos/ --data.test_sequences 100.
         recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
         channels: For such weights: channels of a frame.
         batch_size: Sequences at a time.
         device: Such as cpu or cuda.
-        lpips: Compute LPIPS too; needs pip install 'tt-conv[lpips]' and AlexNet's weights.
+        lpips: Compute LPIPS too; needs pip install 'tt-conv[lpips]' and AlexNet's weights. Of video prediction.
+        observed: Fractions of the frames that are seen; by default [0.25,0.5,1]. Of recognition.
     """
+    if _task_of(checkpoint) == "recognition":
+        from tt_conv.applications.recognition import evaluate_trained as recognition
+
+        _refuse(checkpoint, "recognition", future=future, recipe=recipe, lpips=lpips or None)
+        chosen = recognition.EvaluationSettings(observed, split, batch_size, device)
+        recognition.run_evaluation(checkpoint, out, chosen, data=data)
+        return
+    _refuse(checkpoint, "video_prediction", observed=observed)
     from tt_conv.applications.video_prediction.evaluate_trained import EvaluationSettings, run_evaluation
 
     settings = EvaluationSettings(future, split, batch_size, device, lpips)
@@ -144,7 +206,7 @@ def evaluate(
 def predict(
     checkpoint: str,
     video: str,
-    future: int = 10,
+    future: int | None = None,
     out: str | None = None,
     given: int | None = None,
     start: int | None = None,
@@ -156,15 +218,18 @@ def predict(
     device: str = "cpu",
     recipe: str | None = None,
     channels: int = 1,
+    top: int | None = None,
 ) -> None:
-    """Predict what follows a video: tt-conv predict --checkpoint run/best.ckpt --video clip.mp4 --future 20.
+    """Predict what follows a video, or name what happens in it, whichever the checkpoint was trained for:
+    tt-conv predict --checkpoint run/best.ckpt --video clip.mp4.
 
     Args:
         checkpoint: Of tt-conv train; or published weights, with --recipe.
         video: A video file (mp4, avi, webm, gif, ...), a folder of images, or a .npy or .npz array.
-        future: Number of frames to predict.
-        out: Folder for prediction.mp4, .gif, .png and .npy, new or empty; by default tt-conv-prediction, or
-            tt-conv-prediction-2, ...
+        future: Number of frames to predict, by default 10. This and what follows, but for out, device and top, is of
+            video prediction.
+        out: Folder for prediction.mp4, .gif, .png and .npy, or labels.json, .csv and .png, new or empty; by default
+            tt-conv-prediction, or tt-conv-prediction-2, ...
         given: Number of frames that are shown to the network; by default as many as in its training.
         start: The first of them, counted from 0; by default they are the last ones of the video.
         size: Height and width to which the video is brought; by default those of the training.
@@ -175,14 +240,31 @@ def predict(
         device: Such as cpu or cuda.
         recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
         channels: For such weights: channels of a frame.
+        top: How many classes are ranked, by default 5. Of recognition.
     """
+    if _task_of(checkpoint) == "recognition":
+        from tt_conv.applications.recognition import predict as recognition
+
+        options: dict[str, Any] = {
+            "future": future,
+            "given": given,
+            "start": start,
+            "size": size,
+            "layout": layout,
+            "recipe": recipe,
+        }
+        options |= {"value_range": value_range, "array_name": array_name}
+        _refuse(checkpoint, "recognition", **options)
+        recognition.run_prediction(checkpoint, video, out, top=5 if top is None else top, device=device)
+        return
+    _refuse(checkpoint, "video_prediction", top=top)
     from tt_conv.applications.video_prediction.predict import run_prediction
 
     run_prediction(
         checkpoint,
         video,
         out,
-        future=future,
+        future=10 if future is None else future,
         given=given,
         start=start,
         size=size,
@@ -194,6 +276,19 @@ def predict(
         recipe=recipe,
         channels=channels,
     )
+
+
+def _task_of(checkpoint: str) -> str:
+    from tt_conv.applications.training.checkpoint import task_of_file
+
+    return task_of_file(checkpoint)
+
+
+def _refuse(checkpoint: str, task: str, **options: Any) -> None:
+    """Refuse options that were given and mean nothing for the task of a checkpoint."""
+    given = [f"--{name}" for name, value in options.items() if value is not None]
+    if given:
+        raise ValueError(f"{checkpoint} is of the task {task}, which has no {', '.join(given)}: leave that out")
 
 
 def data_inspect(data: DataSettings, out: str | None = None) -> None:
@@ -255,6 +350,8 @@ def recipes(name: str | None = None) -> None:
         print(f"{each:<40} {recipe_file(each).read_text().splitlines()[0].removeprefix('# ')}")
 
 
+_TRAIN: Mapping[str, Any] = {"video_prediction": train, "recognition": train_recognition}
+
 COMMANDS: Mapping[str, Any] = {
     "demo": demo,
     "train": train,
@@ -286,7 +383,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         given = with_recipe_files(given)
         from jsonargparse import auto_cli
 
-        auto_cli(dict(COMMANDS), args=given, prog="tt-conv", as_positional=False)
+        commands = dict(COMMANDS)
+        if given[:1] == ["train"]:  # whose settings depend on the task
+            commands["train"] = _TRAIN[task_of_arguments(given[1:])]
+        auto_cli(commands, args=given, prog="tt-conv", as_positional=False)
     except KeyboardInterrupt:
         print("tt-conv: interrupted", file=sys.stderr)
         sys.exit(130)

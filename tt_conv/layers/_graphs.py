@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tt_conv._folding import without_folding
+from tt_conv.layers._hooks import watched
 
 Call: TypeAlias = Callable[..., Sequence[Tensor]]
 Recording: TypeAlias = Callable[[], Sequence[Any]]
 
 _MOST_KINDS = 8
-_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 
 
 class Recorder(Protocol):
@@ -280,5 +280,4 @@ def _can_be_recorded(module: nn.Module, tensors: Sequence[Tensor], device_type: 
         return False
     if device_type == "cuda" and torch.cuda.is_current_stream_capturing():
         return False
-    inner = [child for child in module.modules() if child is not module]
-    return not any(getattr(child, hooks) for child in inner for hooks in _HOOKS)
+    return not watched(module)

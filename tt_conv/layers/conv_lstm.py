@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.layers.engine import ChainRecurrence, ConvLSTMRecurrence, ModuleRecurrence, Recurrence
+from tt_conv.layers.frozen import Gates, frozen_conv_lstm
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 
@@ -79,6 +80,14 @@ class ConvLSTMCell(RecurrentCell):
             return ConvLSTMRecurrence(self, state)
         # Compression replaces it.
         return ChainRecurrence(self, state) if hasattr(conv, "chains") else ModuleRecurrence(self, state)
+
+    def can_freeze(self) -> bool:
+        """Say whether :meth:`frozen_gates` serves single calls of this cell."""
+        return isinstance(self.conv, nn.modules.conv._ConvNd)
+
+    def frozen_gates(self) -> Gates:
+        """Return the gates with the present weights prepared."""
+        return frozen_conv_lstm(self)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""

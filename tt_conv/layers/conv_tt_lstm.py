@@ -7,11 +7,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from tt_conv._arguments import positive_int
+from tt_conv._arguments import odd_kernel_size, positive_int
 from tt_conv._boundary import extend
 from tt_conv._convolution import PlainConvolution
 from tt_conv.conv_tt_layer import ConvTT
-from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence, is_watched
+from tt_conv.layers._hooks import is_watched
+from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
+from tt_conv.layers.frozen import Gates, frozen_conv_tt_lstm
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
 
 Device: TypeAlias = torch.device | str | None
@@ -33,7 +35,6 @@ class ConvTTLSTMCell(RecurrentCell):
         Channels of a frame and of the hidden state.
     kernel_size : int, sequence of int, or sequence of sequences of int
         Odd size of every kernel, per spatial axis; or one such sequence per level of the Conv-TT, oldest first.
-        The input convolution has the size of the newest level.
     order, steps, rank, window, boundary
         Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's. With
         ``boundary="circular"`` the input convolution is periodic too.
@@ -44,6 +45,9 @@ class ConvTTLSTMCell(RecurrentCell):
     input_rank : int, optional
         Send :math:`x_t` to the gates through a projection to this many channels, of the same kernel size and with
         the same borders; ``None`` is the published model's dense convolution.
+    input_kernel_size : int or sequence of int, optional
+        Odd size of the input convolution, or of its two kernels; ``None`` means that of the newest level, which one
+        convolution then serves together with the input.
     device, dtype
         Of the parameters.
 
@@ -77,6 +81,7 @@ class ConvTTLSTMCell(RecurrentCell):
         bias: bool = True,
         dim: int = 2,
         input_rank: int | None = None,
+        input_kernel_size: int | Sequence[int] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -95,8 +100,10 @@ class ConvTTLSTMCell(RecurrentCell):
             device=device,
             dtype=dtype,
         )
-        # The newest core takes [x_t ; v_M] together, so the input shares its kernel size.
         super().__init__(in_channels, hidden_channels, recurrent.kernel_size[-1], steps=recurrent.steps, dim=dim)
+        # Where sizes are equal, the newest core takes [x_t ; v_M] together.
+        same = input_kernel_size is None
+        self.input_kernel_size = self.kernel_size if same else odd_kernel_size(input_kernel_size, self.dim)  # type: ignore[arg-type]
         self.input_rank = None if input_rank is None else positive_int(input_rank, "input_rank")
         self.input_conv: PlainConvolution | ConvTT = (
             self._dense_input(boundary, device, dtype)
@@ -109,8 +116,8 @@ class ConvTTLSTMCell(RecurrentCell):
         return CONVOLUTIONS[self.dim](
             self.in_channels,
             4 * self.hidden_channels,
-            self.kernel_size,  # type: ignore[arg-type]
-            padding=tuple((k - 1) // 2 for k in self.kernel_size),  # type: ignore[arg-type]
+            self.input_kernel_size,  # type: ignore[arg-type]
+            padding=tuple((k - 1) // 2 for k in self.input_kernel_size),  # type: ignore[arg-type]
             padding_mode="circular" if boundary == "circular" else "zeros",
             bias=False,
             device=device,
@@ -123,7 +130,7 @@ class ConvTTLSTMCell(RecurrentCell):
         return ConvTT(
             self.in_channels,
             4 * self.hidden_channels,
-            self.kernel_size,
+            self.input_kernel_size,
             order=1,
             rank=rank,
             boundary=boundary,
@@ -156,7 +163,7 @@ class ConvTTLSTMCell(RecurrentCell):
         if self.recurrent.boundary != "circular" or is_watched(conv):
             return conv
         # torch.nn's own periodic padding refuses frames smaller than half a kernel.
-        half = [(k - 1) // 2 for k in self.kernel_size]
+        half = [(k - 1) // 2 for k in self.input_kernel_size]
         return lambda frame: CONVOLVE[self.dim](extend(frame, half, "circular"), conv.weight)
 
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
@@ -164,6 +171,16 @@ class ConvTTLSTMCell(RecurrentCell):
         if self.recurrent.window == "sliding":
             return RegisterRecurrence(self, state, from_zero=from_zero)
         return WindowRecurrence(self, state)
+
+    def can_freeze(self) -> bool:
+        """Say whether :meth:`frozen_gates` serves single calls of this cell."""
+        plain = isinstance(self.input_conv, ConvTT | torch.nn.modules.conv._ConvNd)
+        plain = plain and self.input_kernel_size == self.kernel_size
+        return plain and self.recurrent.boundary == "stagewise" and self.recurrent.optimize == "auto"
+
+    def frozen_gates(self) -> Gates:
+        """Return the gates with the present weights prepared."""
+        return frozen_conv_tt_lstm(self)
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""
@@ -201,6 +218,7 @@ class ConvTTLSTM(RecurrentLayer):
         bias: bool = True,
         dim: int = 2,
         input_rank: int | None = None,
+        input_kernel_size: int | Sequence[int] | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -217,6 +235,7 @@ class ConvTTLSTM(RecurrentLayer):
             bias=bias,
             dim=dim,
             input_rank=input_rank,
+            input_kernel_size=input_kernel_size,
             device=device,
             dtype=dtype,
         )

@@ -13,11 +13,12 @@ from operator import index
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from tt_conv._chain import fastest, paddings
 from tt_conv._memory_format import as_autocast, channels_last
+from tt_conv._tensor_cores import Join, pad_kernel
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.layers.gates import double_candidate, lstm_update
 from tt_conv.registers import Registers
@@ -35,10 +36,13 @@ _TYPICAL_LENGTH = 10
 """Steps that the planner expects of a sequence; it weighs work on the weights alone against work per step."""
 
 
-def _prepared(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+def prepared(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
     """Return the kernel and the bias of gates i, f, o, g as a sequence uses them at every step, for i, f, o, 2g."""
-    weight = channels_last(as_autocast(double_candidate(weight, dim=0)))
-    return weight, None if bias is None else as_autocast(double_candidate(bias, dim=0))
+    weight, bias = pad_kernel(
+        as_autocast(double_candidate(weight, dim=0)),
+        None if bias is None else as_autocast(double_candidate(bias, dim=0)),
+    )
+    return channels_last(weight), bias
 
 
 class Recurrence(ABC):
@@ -49,8 +53,10 @@ class Recurrence(ABC):
         self.compiled = cell.compiled_step
         self.taken = 0
         self.steady = 1
+        self.seen = 1  # hidden states that a step takes
         self.hidden = [channels_last(as_autocast(value)) for value in state[:-1]]
         self.memory = channels_last(state[-1])
+        self.gate_channels = 4 * cell.hidden_channels
 
     def step(self, x: Tensor) -> Tensor:
         """Take the frame ``[batch, in_channels, *spatial]`` and return ``[batch, hidden_channels, *spatial]``."""
@@ -61,6 +67,10 @@ class Recurrence(ABC):
         self.hidden = [*self.hidden[1:], newest]
         self.taken += 1
         return newest
+
+    def forget_older(self) -> None:
+        """Give up :meth:`state`, and with it the hidden states that only it needs."""
+        self.hidden = self.hidden[-self.seen :]
 
     def state(self) -> State:
         """Return the state after the frames so far."""
@@ -73,7 +83,7 @@ class Recurrence(ABC):
 
 def advance_eagerly(recurrence: Recurrence, x: Tensor) -> Tensor:
     """Take one frame, with what a compiler sees of a step."""
-    newest, recurrence.memory = lstm_update(recurrence.gates(x), recurrence.memory)
+    newest, recurrence.memory = lstm_update(recurrence.gates(x), recurrence.memory, disposable=True)
     return newest
 
 
@@ -82,12 +92,13 @@ class ConvLSTMRecurrence(Recurrence):
 
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.weight, self.bias = _prepared(cell.conv.weight, cell.conv.bias)
+        self.weight, self.bias = prepared(cell.conv.weight, cell.conv.bias)
+        self.join = Join(self.weight.shape[1])
         self.padding = [(k - 1) // 2 for k in cell.kernel_size]
 
     def gates(self, x: Tensor) -> Tensor:
-        joined = torch.cat([x, self.hidden[-1]], dim=1)
-        return CONVOLVE[self.dim](joined, self.weight, self.bias, padding=self.padding)
+        joined = self.join([x, self.hidden[-1]])
+        return CONVOLVE[self.dim](joined, self.weight, self.bias, padding=self.padding)[:, : self.gate_channels]
 
 
 class ModuleRecurrence(Recurrence):
@@ -116,13 +127,6 @@ class CalledRecurrence(Recurrence):
         return self.cell.gates(x, self.hidden)
 
 
-def is_watched(module: nn.Module) -> bool:
-    """Whether hooks of a module are to be called with it."""
-    return bool(
-        module._forward_pre_hooks or module._forward_hooks or module._backward_pre_hooks or module._backward_hooks
-    )
-
-
 class ChainRecurrence(Recurrence):
     """A ConvLSTM whose convolution is factorized: a few convolutions one after the other, merged and bound once."""
 
@@ -132,7 +136,7 @@ class ChainRecurrence(Recurrence):
         batch, _, *spatial = state[-1].shape
         chain = fastest(conv.chains(), index(batch) * math.prod(map(index, spatial)), state[-1].device)
         *inner, last = chain
-        weight, self.bias = _prepared(last.kernel, conv.bias)
+        weight, self.bias = prepared(last.kernel, conv.bias)
         kernels = [*(channels_last(as_autocast(link.kernel)) for link in inner), weight]
         self.links = list(zip(kernels, paddings(chain), [link.groups for link in chain], strict=True))
 
@@ -149,7 +153,7 @@ class WindowRecurrence(Recurrence):
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.steady = cell.steps
+        self.steady = self.seen = cell.steps
         self.bind_input, self.train = cell.bind_input, cell.recurrent
         self.input: Callable[[Tensor], Tensor] | None = None
         self.evaluate = self.train.bind_for(self.hidden[0], reuse=_TYPICAL_LENGTH)
@@ -161,39 +165,54 @@ class WindowRecurrence(Recurrence):
 
 
 class RegisterRecurrence(Recurrence):
-    """A ConvTT-LSTM with a sliding window: one register convolution and one of ``[x | V_M]`` per step."""
+    """A ConvTT-LSTM with a sliding window: one register convolution and one of ``[x | V_M]`` per step.
+
+    An input convolution of another size than the newest core's stays apart from it.
+    """
 
     def __init__(self, cell: ConvTTLSTMCell, state: Sequence[Tensor], *, from_zero: bool) -> None:
         super().__init__(cell, state)
         train = cell.recurrent
         self.form = form = Registers(train)
         form.prepare()
-        self.lags = train.lags
         self.steady = train.lags + 1
         conv = cell.input_conv
+        self.bind_input = cell.bind_input
+        self.apart: Callable[[Tensor], Tensor] | None = None
+        self.together = cell.input_kernel_size == cell.kernel_size
         # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
-        self.projection = Registers(conv) if isinstance(conv, ConvTT) else None
+        self.projection = Registers(conv) if isinstance(conv, ConvTT) and self.together else None
         if self.projection is not None:
             self.projection.prepare()
-        input_weight = conv.cores[0] if isinstance(conv, ConvTT) else conv.weight
-        self.weight, self.bias = _prepared(torch.cat([input_weight, train.cores[-1]], dim=1), train.bias)
+        kernels = [train.cores[-1]]
+        if self.together:
+            kernels = [conv.cores[0] if isinstance(conv, ConvTT) else conv.weight, *kernels]
+        self.weight, self.bias = prepared(torch.cat(kernels, dim=1), train.bias)
+        self.join = Join(self.weight.shape[1])
         self.placed = [form.place(value) for value in self.hidden]
         if from_zero:
             self.registers = form.start_from_zero(self.placed[0])
         else:
             self.registers = form.start(self.placed)
-        self.placed = self.placed[-self.lags :]
+        self.placed = self.placed[train.order :]
         self.current = True
 
     def gates(self, x: Tensor) -> Tensor:
         form = self.form
         if not self.current:
             # Not done before it is needed: the last step of a sequence leaves its registers alone.
-            self.placed = [*self.placed, form.place(self.hidden[-1])][-self.lags :]
-            self.registers = form.advance(self.placed, self.registers)
+            placed = [*self.placed, form.place(self.hidden[-1])]
+            self.registers = form.advance(placed, self.registers)
+            self.placed = placed[1:]
         self.current = False
-        joined = torch.cat([self.input(x), form.newest_level(self.registers)], dim=1)
-        return form.output_convolution(joined, self.weight, self.bias)
+        newest = form.newest_level(self.registers)
+        joined = self.join([self.input(x), newest] if self.together else [newest])
+        gates = form.output_convolution(joined, self.weight, self.bias)[:, : self.gate_channels]
+        if self.together:
+            return gates
+        if self.apart is None:
+            self.apart = self.bind_input(x, reuse=_TYPICAL_LENGTH)
+        return double_candidate(self.apart(x), dim=1) + gates
 
     def input(self, x: Tensor) -> Tensor:
         """Return what stands beside V_M in the output convolution."""

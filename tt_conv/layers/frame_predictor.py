@@ -174,6 +174,7 @@ class FramePredictor(Replayable):
         def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
             if layer == len(walk):
                 walk.append(cell.begin(x))
+                walk[layer].forget_older()
             return walk[layer].step(x)
 
         predictions: list[Tensor] = []

@@ -25,7 +25,7 @@ def double_candidate(value: Tensor, dim: int) -> Tensor:
     return value * scale[:, None].expand(4, value.shape[dim] // 4).reshape(shape)
 
 
-def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+def lstm_update(gates: Tensor, cell: Tensor, *, disposable: bool = False) -> tuple[Tensor, Tensor]:
     r"""Return :math:`h_t` and :math:`c_t` from the gates i, f, o, 2g before their nonlinearities.
 
     Parameters
@@ -34,6 +34,8 @@ def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
         ``[batch, 4 * hidden, *spatial]``, in the order i, f, o, 2g; see :func:`double_candidate`.
     cell : Tensor
         :math:`c_{t-1}`, ``[batch, hidden, *spatial]``.
+    disposable : bool
+        Nobody else holds the gates, so that without gradients their memory may be reused.
 
     Returns
     -------
@@ -45,6 +47,9 @@ def lstm_update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     if torch.compiler.is_compiling():
         # A compiler decides for itself what to recompute.
         return _update(gates, cell)
+    learns = torch.is_grad_enabled() and (gates.requires_grad or cell.requires_grad)
+    if disposable and not learns and not torch._C._are_functorch_transforms_active():
+        return _update_in_place(gates, cell)
     hidden, cell = _LSTMUpdate.apply(gates, cell)
     return hidden, cell
 
@@ -53,6 +58,15 @@ def _update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     i, f, o, s = torch.sigmoid(gates.to(cell.dtype)).chunk(4, dim=1)
     new = torch.addcmul(f * cell, i, s, value=2) - i
     return (o * _tanh(new)).to(gates.dtype), new
+
+
+def _update_in_place(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute :func:`_update` in the memory of the gates, but for what it returns."""
+    dtype = gates.dtype
+    i, f, o, s = gates.to(cell.dtype).sigmoid_().chunk(4, dim=1)
+    new = (f * cell).addcmul_(i, s, value=2).sub_(i)
+    squashed = torch.mul(new, 2, out=s).sigmoid_().mul_(2).sub_(1)
+    return (o.mul_(squashed) if dtype != cell.dtype else o * squashed).to(dtype), new
 
 
 def _tanh(x: Tensor) -> Tensor:

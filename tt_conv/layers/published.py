@@ -106,6 +106,11 @@ def _conv_tt_lstm(cell: ConvTTLSTMCell) -> Iterator[tuple[str, Target]]:
             f"the published model has a dense input convolution; a cell with input_rank={cell.input_rank} has no "
             "published counterpart"
         )
+    if cell.input_kernel_size != cell.kernel_size:
+        raise TypeError(
+            f"in the published model the input convolution has the kernel size of the newest level; a cell with "
+            f"input_kernel_size={cell.input_kernel_size} has no published counterpart"
+        )
     recurrent = cell.recurrent
     *inner, last = recurrent.cores
     for m, projection in enumerate(recurrent.projections):

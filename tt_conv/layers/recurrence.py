@@ -15,10 +15,13 @@ from tt_conv._arguments import (
     positive_int,
     spatial_dim,
 )
+from tt_conv._folding import Expressions
 from tt_conv._memory_format import channels_last, zeros
 from tt_conv.layers._compilation import Compiled
 from tt_conv.layers._graphs import Replayable
-from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly, is_watched
+from tt_conv.layers._hooks import is_watched, watched
+from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly
+from tt_conv.layers.frozen import Gates
 from tt_conv.layers.gates import double_candidate, lstm_update
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -41,6 +44,7 @@ class RecurrentCell(Replayable, ABC):
         self.steps = steps
         self.compiled_frame: Compiled | None = None
         self.compiled_step: Compiled | None = None
+        self._kept = Expressions()
 
     @abstractmethod
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
@@ -95,9 +99,41 @@ class RecurrentCell(Replayable, ABC):
         return newest, tuple(state)
 
     def _frame(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
+        gates = self._kept_gates(x, state)
+        if gates is not None:
+            return one_frozen_frame(gates, x, state)
         frame = one_frame if self.compiled_frame is None else self.compiled_frame
         newest, state = frame(self, x, state)
         return newest, state
+
+    def can_freeze(self) -> bool:
+        """Say whether :meth:`frozen_gates` serves single calls of this cell."""
+        return False
+
+    def frozen_gates(self) -> Gates:
+        """Return the gates with the present weights prepared."""
+        raise NotImplementedError
+
+    def _kept_gates(self, x: Tensor, state: Sequence[Tensor]) -> Gates | None:
+        """Return the gates with weights prepared in an earlier call, if none has changed since."""
+        if self.training or self.compiled_frame is not None or not self.can_freeze():
+            return None
+        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+            return None
+        parameters = list(self.parameters())
+        if torch.is_grad_enabled() and any(value.requires_grad for value in (x, *state, *parameters)):
+            return None
+        if torch._C._are_functorch_transforms_active() or not x.numel() or x.is_meta or watched(self):
+            return None
+        device = x.device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+        def prepare() -> Gates:
+            # What is kept must serve calls outside inference mode as well.
+            with torch.inference_mode(False), torch.no_grad():
+                return self.frozen_gates()
+
+        return self._kept.folded(parameters, precision, prepare)
 
     def compile(self, *, backend: str | Callable[..., Any] = "inductor", **options: Any) -> None:
         """Compile what one frame takes: single calls of the cell, and its steps through sequences.
@@ -142,7 +178,7 @@ class RecurrentCell(Replayable, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
-        if any(is_watched(module) for module in self.modules()):
+        if is_watched(self) or watched(self):
             return CalledRecurrence(self, state)
         return self.recurrence(state, from_zero=from_zero)
 
@@ -160,7 +196,14 @@ def one_frame(cell: RecurrentCell, x: Tensor, state: Sequence[Tensor]) -> tuple[
     # One memory format from the first step on: nobody downstream meets a state in two.
     *hidden, memory = map(channels_last, state)
     gates = channels_last(cell.gates(channels_last(x), hidden))
-    newest, memory = lstm_update(double_candidate(gates, dim=1), memory)
+    newest, memory = lstm_update(double_candidate(gates, dim=1), memory, disposable=True)
+    return newest, (*hidden[1:], newest, memory)
+
+
+def one_frozen_frame(gates: Gates, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
+    """Take one frame, without gradients, with gates that are prepared."""
+    *hidden, memory = map(channels_last, state)
+    newest, memory = lstm_update(gates(channels_last(x), hidden), memory, disposable=True)
     return newest, (*hidden[1:], newest, memory)
 
 

@@ -1,6 +1,7 @@
 """Compression of networks: ours, and networks of other people's kinds."""
 
 import copy
+import importlib
 import json
 
 import pytest
@@ -16,6 +17,7 @@ from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.moments import Metric
 from tt_conv.layers import ConvLSTM, FramePredictor
 
+module = importlib.import_module("tt_conv.applications.compression.compress")  # the function has the same name
 QUICK = ("svd", "tucker", "tt")
 
 
@@ -34,6 +36,29 @@ class OtherConvLSTM(nn.Module):
             i, f, o, g = self.conv(torch.cat([x, h], 1)).chunk(4, 1)
             c = f.sigmoid() * c + i.sigmoid() * g.tanh()
             h = o.sigmoid() * c.tanh()
+        return self.head(h)
+
+
+class Spatiotemporal(nn.Module):
+    """In the manner of PredRNN: two memories, and a convolution for each of what its cell sees."""
+
+    def __init__(self, inputs: int = 3, hidden: int = 8) -> None:
+        super().__init__()
+        self.hidden = hidden
+        self.x, self.h = nn.Conv2d(inputs, 7 * hidden, 5, padding=2), nn.Conv2d(hidden, 4 * hidden, 5, padding=2)
+        self.m, self.o = nn.Conv2d(hidden, 3 * hidden, 5, padding=2), nn.Conv2d(2 * hidden, hidden, 5, padding=2)
+        self.last, self.head = nn.Conv2d(2 * hidden, hidden, 1), nn.Conv2d(hidden, inputs, 1)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        h = c = m = frames.new_zeros(len(frames), self.hidden, *frames.shape[3:])
+        for x in frames.unbind(1):
+            ix, fx, gx, ix2, fx2, gx2, ox = self.x(x).chunk(7, 1)
+            ih, fh, gh, oh = self.h(h).chunk(4, 1)
+            im, fm, gm = self.m(m).chunk(3, 1)
+            c = (fx + fh + 1).sigmoid() * c + (ix + ih).sigmoid() * (gx + gh).tanh()
+            m = (fx2 + fm + 1).sigmoid() * m + (ix2 + im).sigmoid() * (gx2 + gm).tanh()
+            both = torch.cat([c, m], 1)
+            h = (ox + oh + self.o(both)).sigmoid() * self.last(both).tanh()
         return self.head(h)
 
 
@@ -73,16 +98,17 @@ def networks() -> list[tuple[nn.Module, Tensor]]:
         (low_rank(Residual()), torch.randn(4, 3, 16, 16)),
         (low_rank(nn.Sequential(nn.Linear(30, 40), nn.Tanh(), nn.Linear(40, 20))), torch.randn(8, 30)),
         (low_rank(nn.Sequential(nn.Conv1d(8, 16, 5), nn.Conv1d(16, 8, 3, groups=2))), torch.randn(2, 8, 20)),
+        (low_rank(Spatiotemporal()), torch.rand(2, 3, 3, 6, 6)),
     ]
 
 
 @pytest.mark.parametrize("with_data", [False, True])
-@pytest.mark.parametrize("number", range(4))
+@pytest.mark.parametrize("number", range(5))
 def test_planted_structure_is_found_within_the_budget(number: int, with_data: bool) -> None:
     model, x = networks()[number]
     before = copy.deepcopy(model.state_dict())
     model.eval()
-    budget = (0.6, 0.5, 0.35, 0.8)[number]
+    budget = (0.6, 0.5, 0.35, 0.8, 0.3)[number]
     smaller, report = compress(model, budget=budget, data=[x] if with_data else None, formats=QUICK)
     parameters = sum(p.numel() for p in smaller.parameters())
     assert parameters == report.parameters_after <= budget * sum(p.numel() for p in model.parameters())
@@ -110,6 +136,23 @@ def test_frame_predictor_by_macs_and_by_error() -> None:
     expected, got = model(*data[0]), smaller(*data[0])
     assert (got - expected).norm() / expected.norm() <= 0.02
     assert report.parameters_after < report.parameters_before
+
+
+def test_a_budget_of_time_goes_by_what_each_candidate_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = low_rank(OtherConvLSTM()), torch.rand(2, 4, 3, 8, 8)
+    smaller, report = compress(model, budget=1.0, budget_of="time", data=[x], formats=("svd",))
+    assert report.budget_of == "time"
+    assert smaller(x).shape == model(x).shape
+    # A clock that shows multiply-adds makes it a budget of those.
+    monkeypatch.setattr(module, "seconds_of_call", lambda layer, shape: module._macs_of_call(layer, shape))
+    smaller, _ = compress(model, budget=0.6, budget_of="time", data=[x], formats=("svd",))
+    expected, _ = compress(model, budget=0.6, budget_of="macs", data=[x], formats=("svd",))
+    for a, b in zip(smaller.state_dict().values(), expected.state_dict().values(), strict=True):
+        assert torch.equal(a, b)
+    with pytest.raises(ValueError, match='budget_of="time" needs data'):
+        compress(model, budget=0.6, budget_of="time")
+    with pytest.raises(ValueError, match="of the time can't be met: the smallest that can is"):
+        compress(model, budget=1e-3, budget_of="time", data=[x], formats=("svd",))
 
 
 def test_layer_and_cell_agree_with_a_factorized_convolution() -> None:

@@ -20,6 +20,9 @@ from tt_conv.applications.compression import load_compressed
 x, expected = torch.load(sys.argv[2], weights_only=True)
 with torch.inference_mode():
     assert torch.equal(load_compressed(None, sys.argv[1])(x, 2), expected)
+    other, expected = torch.load(sys.argv[4], weights_only=True)
+    instance = torch.nn.Sequential(torch.nn.Conv2d(3, 16, 5), torch.nn.Flatten(), torch.nn.Linear(64, 30))
+    assert torch.equal(load_compressed(instance, sys.argv[3])(other), expected)
 """
 
 
@@ -27,14 +30,21 @@ def predictor(cell: str = "conv_lstm", **options: object) -> FramePredictor:
     return FramePredictor(1, (6, 4), (1, 2), cell=cell, kernel_size=3, skip_stride=1, patch_size=2, **options)
 
 
-def test_our_network_loads_bit_for_bit_in_a_fresh_process(tmp_path: Path) -> None:
+def test_networks_load_bit_for_bit_in_a_fresh_process(tmp_path: Path) -> None:
     smaller, _ = compress(predictor(sigmoid=True), budget=0.5)
     smaller.eval()
     save_compressed(smaller, tmp_path / "smaller")
     x = torch.rand(1, 3, 1, 8, 8)
     with torch.inference_mode():
         torch.save((x, smaller(x, 2)), tmp_path / "expected.pt")
-    arguments = [sys.executable, "-c", FRESH, str(tmp_path / "smaller"), str(tmp_path / "expected.pt")]
+    foreign = nn.Sequential(nn.Conv2d(3, 16, 5), nn.Flatten(), nn.Linear(64, 30))
+    foreign, _ = compress(foreign, budget=0.5, formats=("svd", "tucker"))
+    save_compressed(foreign, tmp_path / "foreign")
+    other = torch.randn(2, 3, 6, 6)
+    with torch.inference_mode():
+        torch.save((other, foreign(other)), tmp_path / "other.pt")
+    files = [tmp_path / name for name in ("smaller", "expected.pt", "foreign", "other.pt")]
+    arguments = [sys.executable, "-c", FRESH, *map(str, files)]
     subprocess.run(arguments, check=True)
 
 

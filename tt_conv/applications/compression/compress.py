@@ -26,9 +26,10 @@ from tt_conv.applications.compression.report import CompressionReport, LayerRepo
 from tt_conv.rank import choose_rank
 from tt_conv.tensorized_conv import TensorizedConv
 
-BUDGETS = ("parameters", "macs", "error")
+BUDGETS = ("parameters", "macs", "time", "error")
 _TIMED_SECONDS = 3.0
 _TRIALS = 6
+_TIMED_CALLS = 6
 
 Force = Mapping[str, str | tuple[str, int | float | Sequence[int]]]
 Quality = Callable[[nn.Module], float]
@@ -57,10 +58,11 @@ def compress(
         Any network; :class:`tt_conv.layers.ConvLSTM` and :class:`tt_conv.layers.FramePredictor` among them.
     budget : float
         What may be left, a fraction in (0, 1] of all parameters of the network, or of the multiply-adds of its
-        convolutions and linear layers; or the largest relative error, in (0, 1).
-    budget_of : {"parameters", "macs", "error"}
-        "macs" needs ``data``. An "error" is that of the network's output on ``data``, and the smallest network
-        within it is sought; without ``data`` it is that of each kernel.
+        convolutions and linear layers, or of the time these take; or the largest relative error, in (0, 1).
+    budget_of : {"parameters", "macs", "time", "error"}
+        "macs" and "time" need ``data``. For "time" every candidate is timed by itself, on the device that the model
+        is on, so that the result is no longer the same every time. An "error" is that of the network's output
+        on ``data``, and the smallest network within it is sought; without ``data`` it is that of each kernel.
     data : iterable, optional
         Calibration batches: tensors, passed as ``model(batch)``, tuples, ``model(*batch)``, or dicts,
         ``model(**batch)``. Then errors are those of layer outputs on these data, weighed by what the network's
@@ -69,7 +71,8 @@ def compress(
     formats : sequence of {"svd", "tucker", "tt", "cp", "conv_tt"}
         What to choose from. "conv_tt", two stacked kernels, is for kernel sizes 5, 9, 13, ... only; "cp" and
         "conv_tt" are not tried where their decomposition would take long. A linear layer becomes the product of
-        two, "svd".
+        two, "svd". For speed, give ``("svd", "tucker")``: they run as few convolutions with many channels, while
+        the others lose less at the same size.
     keep : sequence of str
         Name patterns (as in :mod:`fnmatch`) of layers to leave as they are.
     force : mapping of str to str or tuple, optional
@@ -147,6 +150,7 @@ class Survey:
         self.seen: dict[str, Seen] = {}
         self.metrics: dict[str, Metric] = {}
         self.weights = dict.fromkeys(self.layers, 1.0)
+        self.seconds_before: dict[str, float] = {}
         if self.calibration is not None:
             self._observe(self.calibration)
         self.candidates = self._candidates(formats, _forced(force or {}, self.layers))
@@ -195,6 +199,8 @@ class Survey:
     def compress(self, budget: float, budget_of: str = "parameters") -> tuple[nn.Module, CompressionReport]:
         """Return the network for one budget, as :func:`compress` does."""
         check_budget(budget, budget_of, self.calibration is not None)
+        if budget_of == "time":
+            self._time_candidates()
         if budget_of != "error":
             smaller, rows = self._build(self._within(budget, budget_of))
         elif self.calibration is None:
@@ -204,21 +210,40 @@ class Survey:
         return smaller, self._report(smaller, rows, budget, budget_of)
 
     def smallest_budget(self, budget_of: str = "parameters") -> float:
-        """Return the smallest fraction of parameters or MACs that can be met."""
+        """Return the smallest fraction of parameters, MACs or time that can be met."""
         fixed, total = self._fixed(budget_of)
         return (fixed + sum(min(map(_cost(budget_of), c)) for c in self.candidates.values())) / total
 
-    def _fixed(self, budget_of: str) -> tuple[int, int]:
+    def _fixed(self, budget_of: str) -> tuple[int, float]:
         """Return what no choice changes, and the total of the original."""
+        if budget_of == "time":
+            self._time_candidates()
+            return 0, max(1e-9, sum(self.seconds_before.values()))
         if budget_of == "macs":
             return 0, max(1, sum(self._macs_before(name) for name in self.layers))
         return self.parameters - sum(layer.weight.numel() for layer in self.layers.values()), self.parameters
+
+    def _time_candidates(self) -> None:
+        """Measure how long each candidate takes for what its layer sees."""
+        if self.seconds_before:
+            return
+        for name, options in self.candidates.items():
+            layer = self.layers[name]
+            before = self.seconds_before[name] = self._seconds(name, layer)
+            self.candidates[name] = [
+                replace(c, seconds=before if c.format == "dense" else self._seconds(name, _filled(layer, c)))
+                for c in options
+            ]
+
+    def _seconds(self, name: str, layer: nn.Module) -> float:
+        calls = self.seen[name].shapes if name in self.seen else {}
+        return sum(count * seconds_of_call(layer, shape) for shape, count in calls.items())
 
     def _macs_before(self, name: str) -> int:
         return _macs(self.layers[name], self.seen[name]) if name in self.seen else 0
 
     def _within(self, budget: float, budget_of: str) -> dict[str, Candidate]:
-        """Choose the least loss within a fraction of parameters or MACs."""
+        """Choose the least loss within a fraction of parameters, MACs or time."""
         fixed, total = self._fixed(budget_of)
         cost = _cost(budget_of)
         options = {
@@ -349,8 +374,8 @@ def check_budget(budget: object, budget_of: object, has_data: bool) -> None:
     if not 0 < float(budget) <= 1 or (budget_of == "error" and float(budget) == 1):
         what = "a relative error in (0, 1)" if budget_of == "error" else f"a fraction of the {budget_of} in (0, 1]"
         raise ValueError(f"budget must be {what}, got {budget!r}")
-    if budget_of == "macs" and not has_data:
-        raise ValueError('budget_of="macs" needs data: the multiply-adds depend on what the layers see')
+    if budget_of in ("macs", "time") and not has_data:
+        raise ValueError(f'budget_of="{budget_of}" needs data: it depends on what the layers see')
 
 
 def time_ratio(smaller: nn.Module, original: nn.Module, calibration: Calibration) -> float:
@@ -399,7 +424,9 @@ def _same_layers(copied: nn.Module, layers: Mapping[str, Layer]) -> dict[str, An
     return {name: copied.get_submodule(name) for name in layers}
 
 
-def _cost(budget_of: str) -> Callable[[Candidate], int]:
+def _cost(budget_of: str) -> Callable[[Candidate], float]:
+    if budget_of == "time":
+        return lambda c: c.seconds or 0.0
     return lambda c: (c.macs or 0) if budget_of == "macs" else c.parameters
 
 
@@ -421,6 +448,29 @@ def _hollow(layer: Layer, candidate: Candidate) -> nn.Module:
     shapes = factor_shapes(layer, candidate.format, candidate.rank)
     factors = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
     return build_layer(copy.deepcopy(layer).to("meta"), candidate.format, factors)
+
+
+def _filled(layer: Layer, candidate: Candidate) -> nn.Module:
+    """Return what a candidate becomes, with some values: they take as long as the right ones."""
+    if candidate.format == "dense":
+        return layer
+    shapes = factor_shapes(layer, candidate.format, candidate.rank)
+    return build_layer(layer, candidate.format, {name: torch.full(shape, 0.01) for name, shape in shapes.items()})
+
+
+def seconds_of_call(layer: nn.Module, shape: tuple[int, ...]) -> float:
+    """Return the least time of a few calls of a layer in evaluation mode, on inputs of a shape."""
+    weight = next(layer.parameters())
+    x = torch.rand(shape, dtype=weight.dtype, device=weight.device)
+    taken = []
+    with evaluating(layer), torch.inference_mode():
+        for _ in range(_TIMED_CALLS):
+            start = time.perf_counter()
+            layer(x)
+            if x.device.type != "cpu":
+                torch.accelerator.synchronize()
+            taken.append(time.perf_counter() - start)
+    return min(taken[1:])
 
 
 @contextmanager

@@ -170,6 +170,8 @@ def _cell_arguments(cell: Any) -> dict[str, Any]:
     train = cell.recurrent
     options = {"order": train.order, "steps": train.steps, "rank": list(train.rank), "window": train.window}
     options |= {"boundary": train.boundary, "input_rank": cell.input_rank, "bias": train.bias is not None}
+    if cell.input_kernel_size != cell.kernel_size:
+        options["input_kernel_size"] = list(cell.input_kernel_size)
     arguments |= options
     arguments["kernel_size"] = [list(size) for size in train.kernel_size]
     return arguments

@@ -17,13 +17,13 @@ from tt_conv._tensorly import pytorch_backend
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kernel_size
 from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric, roots
+from tt_conv.applications.compression.moments import Metric, refitted_core, roots
 from tt_conv.decomposition import PoorFitWarning, conv_tt
 from tt_conv.rank import ConvTTFormat, Format, Rank
 from tt_conv.tensorized_conv import TensorizedConv
 
 FORMATS = ("svd", "tucker", "tt", "cp", "conv_tt")
-_SIZES = 14  # candidates per format
+_SIZES = 28  # candidates per format; fewer leave much of a budget unused
 _MOST_SVD_RANKS = 48
 _FEW_SIZES = 4  # of formats whose decomposition is a long iteration
 _MOST_WORK = 4_000_000  # kernel entries times rank of such a decomposition: a second or so
@@ -45,6 +45,8 @@ class Candidate:
         Relative error: of the kernel, or of the layer's output on the calibration data.
     macs : int, optional
         Multiply-adds in one pass of the calibration data's first batch.
+    seconds : float, optional
+        What the layer takes of such a pass, once it was timed.
     """
 
     format: str
@@ -52,6 +54,7 @@ class Candidate:
     parameters: int
     error: float
     macs: int | None = None
+    seconds: float | None = None
 
 
 class Kernel:
@@ -204,7 +207,10 @@ class Kernel:
                 restarts=1,
                 n_iter_max=30,
             )
-        return {"projection": found.projections[0].squeeze(2), "core": found.cores[0]}
+        projection, core = found.projections[0].squeeze(2), found.cores[0]
+        if self.metric is not None:
+            core = refitted_core(self.dense, projection, core, self.metric)
+        return {"projection": projection, "core": core}
 
     def _search_svd(self) -> Iterator[Candidate]:
         values = self._svd[1].square()
@@ -276,7 +282,7 @@ class Kernel:
         yield from judged
         for low, high in pairwise(judged):
             between = range(low.rank[0] + 1, high.rank[0])
-            for rank in between[:: max(1, len(between) // 4)]:
+            for rank in between[:: max(1, len(between) // 16)]:
                 share = (rank - low.rank[0]) / (high.rank[0] - low.rank[0])
                 yield Candidate(name, (rank,), rank * per_rank, low.error + share * (high.error - low.error))
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tt_conv._chain import stacked_kernel
+
 _FLOOR = 1e-5
 """Directions that carry less than this share of the mean are treated as if they carried that much."""
 
@@ -55,3 +57,35 @@ def roots(moment: Tensor) -> tuple[Tensor, Tensor]:
     values, vectors = torch.linalg.eigh(moment)
     root = values.clamp_min(float(values[-1]) * 1e-12).sqrt()
     return (vectors * root) @ vectors.mT, (vectors / root) @ vectors.mT
+
+
+def refitted_core(kernel: Tensor, projection: Tensor, core: Tensor, metric: Metric) -> Tensor:
+    """Fit the second of two stacked kernels anew, which is linear, in a metric of whole patches.
+
+    Parameters
+    ----------
+    kernel : Tensor
+        ``[O, I, *K]``, what the two are to give.
+    projection, core : Tensor
+        ``[R, I, *k]`` and ``[O, R, *k]``.
+    metric : Metric
+        Without patches, the core is returned as it is.
+
+    Returns
+    -------
+    Tensor
+        ``[O, R, *k]``.
+    """
+    if metric.patches is None:
+        return core
+    entries = core[0].numel()
+    # What each single entry of a core makes of the projection.
+    basis = stacked_kernel(projection, torch.eye(entries).to(core).view(entries, *core.shape[1:])).flatten(1)
+    weighted = metric.times(basis)
+    gram = weighted @ basis.mT
+    ridge = 1e-10 * gram.diagonal().mean() * torch.eye(entries).to(gram)
+    found = torch.linalg.lstsq(gram + ridge, weighted @ kernel.flatten(1).mT).solution.mT.reshape(core.shape)
+    if not found.isfinite().all():
+        return core
+    errors = [metric.squared(stacked_kernel(projection, c) - kernel) for c in (found, core)]
+    return found.contiguous() if errors[0] <= errors[1] else core

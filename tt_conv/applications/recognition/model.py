@@ -21,7 +21,7 @@ State = tuple[Tensor, ...]
 
 _CELLS: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {"conv_lstm": ConvLSTMCell, "conv_tt_lstm": ConvTTLSTMCell}
 _STRIDE = 2  # of every layer of an encoder
-_GROUPS = 4  # of channels, of the normalisation
+_KERNELS = (5, 3)  # of the first layer of an encoder, and of the others
 
 
 class Recognizer(nn.Module, ABC):
@@ -165,15 +165,16 @@ class Recognizer(nn.Module, ABC):
 class RecurrentRecognizer(Recognizer):
     """A convolutional encoder of each frame, a stack of ConvLSTM or ConvTT-LSTM cells, a classifier and a decoder.
 
-    The encoder halves the sides of a frame with each of its layers (convolution of 3 x 3 with stride 2, group
-    normalisation, ReLU). The classifier sees the mean and the maximum over the frame of the last cell's hidden state.
+    The encoder halves the sides of a frame with each of its layers: convolutions with stride 2, of 5 x 5 pixels in the
+    first and 3 x 3 in the others, and ReLU. The cells begin with a bias of 1 on their forget gates. The classifier
+    sees the mean and the maximum over the frame of the last cell's hidden state.
 
     Parameters
     ----------
     in_channels, classes : int
         Channels of a frame; number of classes.
     encoder_channels : sequence of int
-        Channels after each layer of the encoder; multiples of 4.
+        Channels after each layer of the encoder.
     hidden_channels : sequence of int
         Of each cell.
     cell : {"conv_tt_lstm", "conv_lstm"}
@@ -217,9 +218,8 @@ class RecurrentRecognizer(Recognizer):
         dropout: float = 0.0,
         **cell_options: Any,
     ) -> None:
-        encoder_channels, hidden_channels = _several(encoder_channels, "encoder_channels"), tuple(hidden_channels)
-        if not hidden_channels:
-            raise ValueError("hidden_channels must name at least one cell")
+        encoder_channels = _several(encoder_channels, "encoder_channels")
+        hidden_channels = _several(hidden_channels, "hidden_channels")
         scale = _STRIDE ** len(encoder_channels)
         super().__init__(in_channels, classes, hidden_channels[-1], scale, ahead=ahead, dropout=dropout)
         make = _CELLS[cell]
@@ -227,16 +227,25 @@ class RecurrentRecognizer(Recognizer):
             if option not in inspect.signature(make).parameters:
                 raise TypeError(f"{cell} cells have no option {option!r}; see {make.__name__}")
         ends = (in_channels, *encoder_channels)
+        kernels = (_KERNELS[0], *(_KERNELS[1],) * (len(encoder_channels) - 1))
         self.encoder = nn.Sequential(
             *(
-                nn.Sequential(nn.Conv2d(i, o, 3, stride=_STRIDE, padding=1), nn.GroupNorm(_GROUPS, o), nn.ReLU())
-                for i, o in pairwise(ends)
+                nn.Sequential(nn.Conv2d(i, o, kernel, stride=_STRIDE, padding=kernel // 2), nn.ReLU())
+                for (i, o), kernel in zip(pairwise(ends), kernels, strict=True)
             )
         )
         inputs = (encoder_channels[-1], *hidden_channels)
         self.cells = nn.ModuleList(
             make(i, h, kernel_size=kernel_size, **cell_options) for i, h in zip(inputs, hidden_channels, strict=False)
         )
+        self._remember_at_first()
+
+    def _remember_at_first(self) -> None:
+        for cell in self._cells():
+            bias = cell.conv.bias if isinstance(cell, ConvLSTMCell) else cast(ConvTTLSTMCell, cell).recurrent.bias
+            if bias is not None:
+                with torch.no_grad():
+                    bias[cell.hidden_channels : 2 * cell.hidden_channels] += 1
 
     def features(self, clips: Tensor) -> Tensor:
         encoded = self.encoder(clips.flatten(0, 1)).unflatten(0, clips.shape[:2])
@@ -273,19 +282,19 @@ class RecurrentRecognizer(Recognizer):
 class ConvolutionalRecognizer(Recognizer):
     """A 3-D CNN that sees no future: the baseline.
 
-    Layers of 3 x 3 x 3 convolutions (time, height, width), group normalisation of each frame and ReLU. In time they
-    are causal: a frame and the two before it. The first ones halve the sides of the frames. What the classifier
-    sees after a frame is pooled over all frames so far. The state of :meth:`step` holds the last two inputs of every
-    layer, and the sums of what was pooled, with their number.
+    Layers of 3 x 3 x 3 convolutions (time, height, width) and ReLU. In time they are causal: a frame and the two
+    before it. The first ones halve the sides of the frames. What the classifier sees after a frame is pooled over all
+    frames so far. The state of :meth:`step` holds the last two inputs of every layer, and the sums of what was
+    pooled, with their number.
 
     Parameters
     ----------
     in_channels, classes : int
         Channels of a frame; number of classes.
     encoder_channels : sequence of int
-        Channels after each layer that halves the sides; multiples of 4.
+        Channels after each layer that halves the sides.
     hidden_channels : sequence of int
-        Channels after each further layer; multiples of 4.
+        Channels after each further layer.
     ahead, dropout
         See :class:`Recognizer`.
 
@@ -356,23 +365,20 @@ class ConvolutionalRecognizer(Recognizer):
 
 
 class _CausalLayer(nn.Module):
-    """A convolution over a frame and those before it, normalisation of each frame by itself, ReLU."""
+    """A convolution over a frame and those before it, and ReLU."""
 
     PAST = 2
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
         self.conv = nn.Conv3d(in_channels, out_channels, 3, stride=(1, stride, stride), padding=(0, 1, 1))
-        self.norm = nn.GroupNorm(_GROUPS, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, T + 2, H, W]`` to ``[B, C', T, H', W']``."""
-        x = self.conv(x).transpose(1, 2)
-        normalised = self.norm(x.flatten(0, 1)).unflatten(0, x.shape[:2])
-        return F.relu(normalised.transpose(1, 2))
+        return F.relu(self.conv(x))
 
 
 def _several(channels: Sequence[int], name: str) -> tuple[int, ...]:
-    if not channels or any(count < 1 or count % _GROUPS for count in channels):
-        raise ValueError(f"{name} must be one or more multiples of {_GROUPS}, got {list(channels)}")
-    return tuple(channels)
+    if not channels:
+        raise ValueError(f"{name} must name at least one number of channels")
+    return tuple(positive_int(count, name) for count in channels)

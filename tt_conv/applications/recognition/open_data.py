@@ -4,13 +4,13 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-from torch import nn
 
 from tt_conv.applications.recognition.data import ClassFolders, LabelledClips, SomethingSomething, digit_actions_folder
 from tt_conv.applications.recognition.data.digit_action_files import CLIPS
 from tt_conv.applications.recognition.model import ConvolutionalRecognizer, Recognizer, RecurrentRecognizer
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
 from tt_conv.applications.video_prediction.mnist import Split
+from tt_conv.applications.video_prediction.task import published_start
 
 
 def open_data(settings: DataSettings, split: Split) -> LabelledClips:
@@ -107,12 +107,5 @@ def build_model(
         except TypeError as error:
             raise ValueError(f"model.kind={kind}: {error}") from error
         if start == "xavier":
-            _xavier_start(model)
+            published_start(model)
     return model
-
-
-def _xavier_start(model: nn.Module) -> None:
-    """Xavier-uniform weights and zero biases, everywhere but in the normalisation."""
-    for module in model.modules():
-        for parameter in [] if isinstance(module, nn.GroupNorm) else module.parameters(recurse=False):
-            (nn.init.xavier_uniform_ if parameter.dim() > 1 else nn.init.zeros_)(parameter)

@@ -79,7 +79,7 @@ class ModelSettings:
     kind : str
         conv_tt_lstm, conv_lstm, or conv_3d (the baseline).
     encoder_channels : list of int
-        Channels after each layer of the encoder, each of which halves the sides of a frame; multiples of 4.
+        Channels after each layer of the encoder, each of which halves the sides of a frame.
     hidden_channels : list of int
         Of each recurrent cell; of conv_3d, channels after each further layer.
     ahead : int

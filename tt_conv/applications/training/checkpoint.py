@@ -43,6 +43,12 @@ def task_of(contents: Mapping[str, Any]) -> str:
     return kept.get("task", FIRST_TASK) if isinstance(kept, Mapping) else FIRST_TASK
 
 
+def task_of_file(path: Path | str) -> str:
+    """The task of the network in a file; whatever else is wrong with it, loading will say."""
+    path = Path(path)
+    return task_of(read_checkpoint(path)) if path.is_file() and path.suffix != ".safetensors" else FIRST_TASK
+
+
 def load_any_trained(path: Path | str) -> Trained:
     """A trained network of any task, from a checkpoint of ``tt-conv train``.
 

@@ -1,8 +1,10 @@
 """The settings that the trainings of all tasks have, and settings as YAML files hold them. Imports nothing heavy."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from importlib import import_module
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 # Task -> the package whose module ``settings`` has its Settings, and whose module ``application`` its Application.
@@ -119,6 +121,34 @@ def check_task(task: object) -> None:
     """Refuse what is not the name of a task."""
     if task not in TASKS:
         raise ValueError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
+
+
+def task_of_arguments(arguments: Sequence[str]) -> str:
+    """The task that a command line is about: that of ``--task``, or of the YAML file of ``--config``.
+
+    Examples
+    --------
+    >>> task_of_arguments(["--task", "recognition", "--out", "run"]), task_of_arguments([])
+    ('recognition', 'video_prediction')
+    """
+    told: dict[str, str] = {}
+    for word, following in zip_longest(arguments, arguments[1:], fillvalue=""):
+        name, equals, value = word.partition("=")
+        if name in ("--task", "--config"):
+            told[name] = value if equals else following
+    task: object = told.get("--task")
+    if task is None and Path(told.get("--config", "")).is_file():
+        import yaml
+
+        try:
+            content = yaml.safe_load(Path(told["--config"]).read_text())
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            raise ValueError(f"{told['--config']} is no YAML file ({' '.join(str(error).split())})") from error
+        task = content.get("task") if isinstance(content, dict) else None
+    if task is None:
+        return FIRST_TASK
+    check_task(task)
+    return str(task)
 
 
 def with_changes(settings: Values, changes: Mapping[str, Any]) -> Values:
