@@ -50,6 +50,8 @@ class FramePredictor(Replayable):
         Side of the patches that are folded into channels on the way in and unfolded on the way out.
     dim : int
         Number of spatial axes: 1, 2 or 3.
+    device, dtype
+        Of the parameters.
     **cell_options
         Further arguments of :class:`ConvLSTMCell` or :class:`ConvTTLSTMCell`.
 

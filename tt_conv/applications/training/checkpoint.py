@@ -52,6 +52,14 @@ def task_of_file(path: Path | str) -> str:
 def load_any_trained(path: Path | str) -> Trained:
     """A trained network of any task, from a checkpoint of ``tt-conv train``.
 
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Trained
+
     Raises
     ------
     FileNotFoundError
