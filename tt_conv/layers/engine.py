@@ -117,7 +117,7 @@ class CalledRecurrence(Recurrence):
 
     def __init__(self, cell: RecurrentCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
-        self.cell = cell
+        self.cell, self.seen = cell, cell.steps
 
     def step(self, x: Tensor) -> Tensor:
         newest, (*self.hidden, self.memory) = self.cell(x, self.state())
