@@ -7,6 +7,10 @@ and see the same sequences; two seeds. Losses are means over 10 steps, ``held-ou
 no training saw, evaluated in the precision of the training. ``skipped`` counts the steps that the scaler left out
 because a gradient overflowed; it starts from PyTorch's scale of 65536. ``time`` is over that of fp32, forward and
 backward on one thread; a CPU without instructions for fp16 computes it by way of fp32.
+
+The learning rate is constant and the losses soon reach a plateau, where small differences decide which way a training
+goes on: a curve that leaves the plateau upwards is one that became unstable there. Two seeds are too few to say whether
+low precision makes that more likely.
 """
 
 import time

@@ -49,7 +49,8 @@ class Setting:
 
     @property
     def name(self) -> str:
-        return f"{'training' if self.training else 'inference'} {self.network} batch {self.batch}"
+        compiled = ", compiled" if set(self.contenders) == set(SOME_COMPILED) else ""
+        return f"{'training' if self.training else 'inference'} {self.network} batch {self.batch}{compiled}"
 
 
 MAIN = ("baseline fp32", "baseline bf16", "ConvTT-LSTM fp32", "ConvTT-LSTM bf16", "ConvLSTM fp32", "ConvLSTM bf16")
@@ -58,6 +59,8 @@ COMPILED = tuple(
     f"{name} compiled {precision}" for name in ("ConvTT-LSTM", "ConvLSTM") for precision in ("fp32", "bf16")
 )
 ALL = (*MAIN, *COMPILED, *FACTORIZED)
+# To compile the steps of twelve layers takes minutes, so they are a case of their own.
+SOME_COMPILED = ("baseline fp32", "baseline bf16", *COMPILED)
 GRAPHS = tuple(
     f"{name} graphs {precision}"
     for name in ("ConvTT-LSTM", "ConvLSTM", "input_rank 8")
@@ -78,13 +81,15 @@ def settings(device: torch.device) -> list[Setting]:
             for batch in (2, 16)
         ]
     return [
-        Setting("12 layers", True, 2, 4, 3, ALL),
-        Setting("12 layers", False, 2, 4, 3, ALL),
+        Setting("12 layers", True, 2, 4, 3, (*MAIN, *FACTORIZED)),
+        Setting("12 layers", False, 2, 4, 3, (*MAIN, *FACTORIZED)),
         Setting("12 layers", True, 1, 4, 3, MAIN),
         Setting("12 layers", False, 1, 4, 3, MAIN),
         Setting("12 layers", False, 4, 4, 3, MAIN),
         Setting("1 layer", True, 2, 5, 5, (*ALL, NAIVE)),
         Setting("1 layer", False, 2, 5, 5, (*ALL, NAIVE)),
+        Setting("12 layers", True, 2, 4, 3, SOME_COMPILED),
+        Setting("12 layers", False, 2, 4, 3, SOME_COMPILED),
     ]
 
 

@@ -27,19 +27,19 @@ def demo(
 
     They learn to predict the next frames (one to two minutes on two cores) or, with --task recognition, to name what
     two digits do before they have done it (up to five minutes). Ctrl-C stops the training and shows what was learned
-    until then.
+    until then. At the end of video prediction a trained network that comes with the package is compressed.
 
     Args:
         task: What is learned.
         out: Folder for the table, curves and pictures; nothing in an existing one is overwritten.
             By default tt-conv-demo, or tt-conv-demo-2, ... where that exists.
-        steps: Optimizer steps; by default 600, or 840 of recognition.
+        steps: Optimizer steps; by default 600, or 2100 of recognition.
         seed: Seed of the data and the initial weights.
     """
     if task == "recognition":
         from tt_conv.applications.recognition import demo as recognition
 
-        complete = recognition.run_demo(recognition.DemoSettings(840 if steps is None else steps, seed), out)
+        complete = recognition.run_demo(recognition.DemoSettings(2100 if steps is None else steps, seed), out)
     else:
         from tt_conv.applications.video_prediction.demo import DemoSettings, run_demo
 
@@ -176,7 +176,7 @@ def evaluate(
     The checkpoint says what is evaluated: predicted frames, or recognised actions.
 
     Args:
-        checkpoint: Of tt-conv train; or published weights, with --recipe.
+        checkpoint: Of tt-conv train, or the folder of tt-conv compress; or published weights, with --recipe.
         out: Folder for results.json, table.md and pictures, new or empty; by default tt-conv-evaluation, or
             tt-conv-evaluation-2, ...
         future: Numbers of frames to predict, such as [10,30]; by default as in training. Of video prediction.
@@ -224,7 +224,7 @@ def predict(
     tt-conv predict --checkpoint run/best.ckpt --video clip.mp4.
 
     Args:
-        checkpoint: Of tt-conv train; or published weights, with --recipe.
+        checkpoint: Of tt-conv train, or the folder of tt-conv compress; or published weights, with --recipe.
         video: A video file (mp4, avi, webm, gif, ...), a folder of images, or a .npy or .npz array.
         future: Number of frames to predict, by default 10. This and what follows, but for out, device and top, is of
             video prediction.
@@ -350,6 +350,100 @@ def recipes(name: str | None = None) -> None:
         print(f"{each:<40} {recipe_file(each).read_text().splitlines()[0].removeprefix('# ')}")
 
 
+def compress(
+    checkpoint: str,
+    budget: float | None = None,
+    sweep: str | None = None,
+    budget_of: Literal["parameters", "macs", "error"] = "parameters",
+    out: str | None = None,
+    data: dict[str, Any] | None = None,
+    inputs: str | None = None,
+    calibration: int = 32,
+    formats: str = "",
+    keep: str = "",
+    force: str = "",
+    finetune: int = 0,
+    distill: float = 0.0,
+    learning_rate: float = 1e-3,
+    batch_size: int = 8,
+    quality_sequences: int | None = None,
+    onnx: bool = False,
+    recipe: str | None = None,
+    channels: int = 1,
+    model: str | None = None,
+) -> None:
+    """Make a trained network smaller: tt-conv compress run/best.ckpt --budget 0.25 --out smaller.
+
+    The folder gets model.safetensors and config.json, which load_compressed, tt-conv evaluate and tt-conv predict
+    read; report.json, table.md and layers.png. A sweep writes such a folder for each budget, sweep.json, table.md and
+    curve.png. Of a network that recognises actions the report compares the accuracy on test clips; there are no
+    sweep, fine-tuning, ONNX and layers.png for it.
+
+    Args:
+        checkpoint: Of tt-conv train; published weights, with --recipe; anybody's, with --model; or pretrained, the
+            network that comes with the package. It may stand first, unnamed.
+        budget: What may be left, such as 0.25.
+        sweep: Several budgets: 0.5,0.25,0.125.
+        budget_of: Of what: a fraction of the parameters or MACs, or the largest relative error of the output.
+        out: Folder to write to, new or empty; by default tt-conv-compressed, or tt-conv-compressed-2, ...
+        data: Data settings that differ from those of the training: --data.path videos/. With --model, those of
+            sequences that the network takes as model(frames, future).
+        inputs: Calibration data of other networks: a .npy array [N, ...], or a tensor of torch.save.
+        calibration: Number of training sequences, or inputs, that the layers are fitted to; 0 for weights alone.
+        formats: To choose from, by default all: svd,tucker,tt,cp,conv_tt.
+        keep: Name patterns of layers to leave as they are: output,blocks.0.*
+        force: Formats of layers, with a rank if wanted: blocks.*=svd,output=svd:8
+        finetune: Steps of fine-tuning; the best weights of the validation are kept.
+        distill: Share of the loss of fine-tuning, from 0 to 1, that is taken against the original's predictions.
+        learning_rate: Of fine-tuning, the largest one.
+        batch_size: Sequences, or inputs, at a time.
+        quality_sequences: Test sequences for the quality, and validation sequences for fine-tuning; by default 64, or
+            all test clips of recognition.
+        onnx: Write one step as step.onnx too; needs pip install 'tt-conv[onnx]'.
+        recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
+        channels: For such weights: channels of a frame.
+        model: For weights of other networks: module:factory, a function that returns the network.
+    """
+    from tt_conv.applications.compression.kernels import FORMATS
+    from tt_conv.applications.compression.run import CompressionSettings, run_compression
+    from tt_conv.applications.compression.words import read_budgets, read_force, read_names
+
+    if model is None and _task_of(checkpoint) == "recognition":
+        from tt_conv.applications.recognition import compress_trained
+
+        options: dict[str, Any] = {"sweep": sweep, "inputs": inputs, "recipe": recipe, "onnx": onnx or None}
+        _refuse(checkpoint, "recognition", **options, finetune=finetune or None, distill=distill or None)
+        compress_trained.run_compression(
+            checkpoint,
+            out,
+            budget=read_budgets(budget, None)[0],
+            budget_of=budget_of,
+            data=data,
+            calibration=calibration,
+            formats=read_names(formats) or FORMATS,
+            keep=read_names(keep),
+            force=read_force(force) or None,
+            batch_size=batch_size,
+            quality_clips=quality_sequences,
+        )
+        return
+    settings = CompressionSettings(
+        budgets=read_budgets(budget, sweep),
+        budget_of=budget_of,
+        calibration=calibration,
+        formats=read_names(formats) or FORMATS,
+        keep=read_names(keep),
+        force=read_force(force),
+        finetune=finetune,
+        distill=distill,
+        learning_rate=learning_rate,
+        batch_size=batch_size,
+        quality_sequences=64 if quality_sequences is None else quality_sequences,
+        onnx=onnx,
+    )
+    run_compression(checkpoint, out, settings, recipe=recipe, channels=channels, model=model, data=data, inputs=inputs)
+
+
 _TRAIN: Mapping[str, Any] = {"video_prediction": train, "recognition": train_recognition}
 
 COMMANDS: Mapping[str, Any] = {
@@ -362,6 +456,7 @@ COMMANDS: Mapping[str, Any] = {
         "inspect": data_inspect,
         "moving_mnist": data_moving_mnist,
     },
+    "compress": compress,
     "recipes": recipes,
     "explain": explain,
 }
@@ -379,6 +474,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         return
     if given[:1] == ["explain"]:
         given = ["explain", *words_of_explain(given[1:])]
+    if given[:1] == ["compress"] and given[1:] and not given[1].startswith("-"):
+        given.insert(1, "--checkpoint")
     try:
         given = with_recipe_files(given)
         from jsonargparse import auto_cli

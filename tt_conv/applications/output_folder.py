@@ -1,5 +1,7 @@
 """A folder for results in which nothing is ever overwritten or left half-written."""
 
+import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import count
@@ -90,3 +92,47 @@ class OutputFolder:
             partial.replace(self.path / name)
         finally:
             partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: Path | str) -> Iterator[Path]:
+    """Give a temporary folder to fill; it takes its name once all of it has been written without an error.
+
+    Parameters
+    ----------
+    path : path
+        The folder; it must not exist yet, or be empty. After an error it is as it was.
+
+    Yields
+    ------
+    Path
+        A name beside it at which nothing is yet.
+
+    Raises
+    ------
+    ValueError, FileExistsError, OSError
+        As :class:`OutputFolder` does.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     with whole_folder(Path(place, "results")) as folder:
+    ...         folder.mkdir()
+    ...         _ = (folder / "table.txt").write_text("1 2 3")
+    ...     [written.name for written in Path(place, "results").iterdir()]
+    ['table.txt']
+    """
+    path = Path(path)
+    had = path.exists()
+    with OutputFolder(path) as claimed:  # checks the name, and that it can be written to, before any work
+        if not had:
+            claimed.path.rmdir()
+    place = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-", dir=path.parent))
+    try:
+        yield place / path.name
+        if had:
+            path.rmdir()
+        (place / path.name).rename(path)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)

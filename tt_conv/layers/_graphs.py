@@ -8,7 +8,8 @@ needs no new recording.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias
 
 import torch
@@ -86,18 +87,18 @@ class _Ticket:
 class _Training:
     """A recorded call and its recorded backward pass, which share their memory."""
 
-    def __init__(
-        self, call: Call, tensors: Sequence[Tensor], parameters: Sequence[nn.Parameter], recorder: Recorder
-    ) -> None:
+    def __init__(self, module: nn.Module, call: Call, tensors: Sequence[Tensor], recorder: Recorder) -> None:
         self.inputs = [tensor.detach().clone().requires_grad_(tensor.requires_grad) for tensor in tensors]
-        self.parameters = list(parameters)
-        self.sources = [tensor for tensor in (*self.inputs, *self.parameters) if tensor.requires_grad]
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        # Parameters remember the stream of an earlier backward pass, which is not the one that is recorded.
+        aliases = {id(parameter): nn.Parameter(parameter.detach()) for parameter in self.parameters}
+        self.sources = [*(tensor for tensor in self.inputs if tensor.requires_grad), *aliases.values()]
         self.ticket: weakref.ref[_Ticket] | None = None
         outputs: Sequence[Tensor] = ()
 
         def forward() -> Sequence[Tensor]:
             nonlocal outputs
-            with torch.enable_grad():
+            with torch.enable_grad(), _exchanged(module, aliases):
                 outputs = call(*self.inputs)
             return [output.detach() for output in outputs]
 
@@ -188,27 +189,27 @@ class Graphs:
             return call(*tensors)
         recorded = self._recorded[kind]
         if recorded is None:
-            recorded = self._record(call, tensors, [p for p in parameters if p.requires_grad] if learns else None)
+            recorded = self._record(module, call, tensors, learns=learns)
             self._recorded[kind] = recorded
         if isinstance(recorded, _Training) and recorded.busy():
             return call(*tensors)
         return recorded(tensors)
 
     def _record(
-        self, call: Call, tensors: Sequence[Tensor], parameters: Sequence[nn.Parameter] | None
+        self, module: nn.Module, call: Call, tensors: Sequence[Tensor], *, learns: bool
     ) -> _Inference | _Training:
         device_type = tensors[0].device.type
         dtype = _precision(device_type)
         # Neither weights that autocast or a layer remembers nor what is recorded may serve the other.
         with (
             torch.inference_mode(False),
-            torch.set_grad_enabled(parameters is not None),
+            torch.set_grad_enabled(learns),
             torch.autocast(device_type, dtype, enabled=dtype is not None, cache_enabled=False),
             without_folding(),
         ):
-            if parameters is None:
-                return _Inference(call, tensors, self._recorder())
-            return _Training(call, tensors, parameters, self._recorder())
+            if learns:
+                return _Training(module, call, tensors, self._recorder())
+            return _Inference(call, tensors, self._recorder())
 
 
 class Replayable(nn.Module):
@@ -251,6 +252,24 @@ class Replayable(nn.Module):
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles have no recordings.
         return {key: value for key, value in super().__getstate__().items() if key != "_graphs"}
+
+
+@contextmanager
+def _exchanged(module: nn.Module, others: Mapping[int, nn.Parameter]) -> Iterator[None]:
+    """Put other parameters into a module for the block, each in the place of the one with its ``id``."""
+    places = [
+        (holder, name, parameter)
+        for holder in module.modules()
+        for name, parameter in holder._parameters.items()
+        if parameter is not None and id(parameter) in others
+    ]
+    for holder, name, parameter in places:
+        holder._parameters[name] = others[id(parameter)]
+    try:
+        yield
+    finally:
+        for holder, name, parameter in places:
+            holder._parameters[name] = parameter
 
 
 def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:

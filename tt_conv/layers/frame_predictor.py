@@ -275,6 +275,9 @@ class FramePredictor(Replayable):
         self._check_sides(spatial_size)
         patches = tuple(side // self.patch_size for side in spatial_size)
         cells = sum(cell.macs(patches) for cell in self.cells())
+        explain = getattr(self.output, "explain", None)
+        if explain is not None:  # factorized
+            return cells + int(explain((1, self.output.in_channels, *patches), train=False).opt_cost)
         return cells + self.output.weight.numel() * math.prod(patches)
 
 

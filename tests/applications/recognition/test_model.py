@@ -67,9 +67,7 @@ def test_the_3d_network_by_hand() -> None:
     for layer in model.layers:
         conv = layer.conv
         padded = torch.cat([torch.zeros_like(x[:, :, :2]), x], dim=2)
-        x = torch.relu(
-            torch.nn.functional.conv3d(padded, conv.weight, conv.bias, stride=conv.stride, padding=(0, 1, 1))
-        )
+        x = torch.nn.functional.conv3d(padded, conv.weight, conv.bias, stride=conv.stride, padding=(0, 1, 1)).relu()
     for frames in (1, 4):
         seen = x[:, :, :frames]
         pooled = torch.cat([seen.mean((2, 3, 4)), seen.amax((3, 4)).mean(2)], dim=1)

@@ -211,6 +211,8 @@ def test_what_the_commands_refuse(
     cases = [
         (["evaluate", *checkpoint, "--future", "[3]"], "is of the task recognition, which has no --future"),
         (["predict", *checkpoint, "--video", "x", "--given", "3"], "which has no --given"),
+        (["compress", *checkpoint, "--budget", "0.5", "--finetune", "3"], "which has no --finetune"),
+        (["compress", *checkpoint], "give one budget, such as --budget 0.25"),
         (["predict", *checkpoint, "--video", "/nowhere.webm"], "/nowhere.webm is no file"),
         (["evaluate", *checkpoint, "--data.size", "18"], "don't allow: choose others with data.size"),
         (["evaluate", *checkpoint, "--data.channels", "3"], "was trained on frames of 1 channels"),
@@ -267,3 +269,24 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert first["models"] == again["models"]
     with pytest.raises(ValueError, match="steps must be at least 1"):
         demo.run_demo(demo.DemoSettings(0), tmp_path / "none")
+
+
+def test_compressed_with_accuracy_in_the_report(folder: Path, tmp_path: Path) -> None:
+    network: dict[str, Any] = {"kind": "conv_lstm", "encoder_channels": [8, 8], "hidden_channels": [8], "ahead": 1}
+    run_training(tiny(folder, network, epochs=1), tmp_path / "run")
+    options = ["--budget", "0.6", "--calibration", "14", "--formats", "svd", "--out", str(tmp_path / "smaller")]
+    main(["compress", "--checkpoint", str(tmp_path / "run" / "last.ckpt"), *options])
+    report = json.loads((tmp_path / "smaller" / "report.json").read_text())
+    assert report["report"]["parameters_after"] <= 0.6 * report["report"]["parameters_before"]
+    assert {path.name for path in (tmp_path / "smaller").iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "training.json",
+        "report.json",
+        "table.md",
+    }
+    assert "100 % seen" in (tmp_path / "smaller" / "table.md").read_text()
+    main(["evaluate", "--checkpoint", str(tmp_path / "smaller"), "--out", str(tmp_path / "results")])
+    results = json.loads((tmp_path / "results" / "results.json").read_text())
+    assert results["after_frame"] == report["accuracy"]["after"]["after_frame"]
+    assert results["parameters"] == report["report"]["parameters_after"]

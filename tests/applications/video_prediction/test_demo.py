@@ -27,6 +27,7 @@ TINY = DemoSettings(
     patch_size=2,
     batch_size=2,
     test_sequences=6,
+    budgets=(),
 )
 FILES = {"models.pt", "table.json", "curves.png", "strips.png", "animation.gif"}
 
@@ -74,6 +75,18 @@ def test_the_table_as_json(demo_folder: Path) -> None:
         assert learned["frame"] == 3
         assert learned["limits"] == {"mse_to_best_baseline": 0.5, "mass_error": 0.3, "centre_distance": 3.0}
         assert learned["passed"] in (True, False)
+
+
+def test_at_the_end_a_trained_network_is_compressed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run_demo(replace(TINY, steps=1, test_sequences=1, budgets=(0.3, 0.1), compression_sequences=1), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == FILES | {"compression.json", "compression.png"}
+    with Image.open(tmp_path / "out" / "compression.png") as picture:
+        picture.load()
+    contents = json.loads((tmp_path / "out" / "compression.json").read_text())
+    assert [*contents] == ["0.3", "0.1"]
+    for budget, compressed in contents.items():
+        assert compressed["report"]["parameters_after"] <= float(budget) * 359_184
+    assert "parameters 0.1" in capsys.readouterr().out
 
 
 def test_the_same_seed_and_steps_give_the_same_numbers(demo_folder: Path, tmp_path: Path) -> None:

@@ -357,12 +357,15 @@ class Survey:
         )
         if self.calibration is None:
             return report
+        after, before = pass_times(smaller, self.model, self.calibration)
         return replace(
             report,
             macs_before=sum(row.macs_before or 0 for row in rows),
             macs_after=sum(row.macs_after or 0 for row in rows),
             output_error=relative_error(self.calibration.outputs(smaller), self.reference),
-            step_time=time_ratio(smaller, self.model, self.calibration),
+            step_time=after / before,
+            milliseconds_before=1e3 * before,
+            milliseconds_after=1e3 * after,
         )
 
 
@@ -378,8 +381,8 @@ def check_budget(budget: object, budget_of: object, has_data: bool) -> None:
         raise ValueError(f'budget_of="{budget_of}" needs data: it depends on what the layers see')
 
 
-def time_ratio(smaller: nn.Module, original: nn.Module, calibration: Calibration) -> float:
-    """Return the median time of a pass of the first batch over that of the original, taken in turns."""
+def pass_times(smaller: nn.Module, original: nn.Module, calibration: Calibration) -> tuple[float, float]:
+    """Return the median seconds of a pass of the first batch, and those of the original, taken in turns."""
     seconds: tuple[list[float], list[float]] = ([], [])
     with evaluating(smaller), evaluating(original), torch.inference_mode():
         began = time.perf_counter()
@@ -390,8 +393,7 @@ def time_ratio(smaller: nn.Module, original: nn.Module, calibration: Calibration
                 taken.append(time.perf_counter() - start)
             if round_ >= 3 and time.perf_counter() - began > _TIMED_SECONDS:
                 break
-    after, before = (statistics.median(taken[1:]) for taken in seconds)
-    return after / before
+    return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
 
 
 def _forced(force: Force, layers: Mapping[str, Layer]) -> dict[str, tuple[str, Any]]:

@@ -34,6 +34,7 @@ class ConvTTConv(nn.Module):
 
     Examples
     --------
+    >>> import torch
     >>> conv = torch.nn.Conv2d(3, 8, 5, padding=2)
     >>> layer = ConvTTConv(conv, torch.randn(4, 3, 3, 3), torch.randn(8, 4, 3, 3))
     >>> layer(torch.zeros(2, 3, 16, 16)).shape

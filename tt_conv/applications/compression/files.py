@@ -61,7 +61,7 @@ def save_compressed(model: nn.Module, path: Path | str) -> Path:
     ...     sorted(file.name for file in save_compressed(small, Path(folder, "small")).iterdir())
     ['config.json', 'model.safetensors']
     """
-    save_file = _safetensors().torch.save_file
+    weights = weights_on_disk(model)
     path = Path(path)
     if path.exists():
         raise FileExistsError(f"{str(path)!r} exists already; choose another name, or move it away")
@@ -69,14 +69,20 @@ def save_compressed(model: nn.Module, path: Path | str) -> Path:
     config = {"kind": _KIND, "version": _VERSION, "model": _architecture(model), "layers": _layers(model)}
     partial = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-", dir=path.parent))
     try:
-        weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
-        save_file(weights, partial / WEIGHTS)
+        (partial / WEIGHTS).write_bytes(weights)
         (partial / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
         partial.chmod(0o755)
         partial.rename(path)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
     return path
+
+
+def weights_on_disk(model: nn.Module) -> bytes:
+    """Return what the file of a network's weights holds."""
+    weights = {name: value.detach().cpu().contiguous().clone() for name, value in model.state_dict().items()}
+    content: bytes = _safetensors().torch.save(weights)
+    return content
 
 
 def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
@@ -118,7 +124,7 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     """
     path = Path(path)
     config = _read_config(path / CONFIG)
-    weights = _read_weights(path / WEIGHTS)
+    weights = read_weights(path / WEIGHTS)
     if instance is None:
         model = _ours(config["model"], path)
     else:
@@ -209,7 +215,8 @@ def _is_layer(entry: object) -> bool:
     return isinstance(rank, list) and all(type(r) is int and 1 <= r <= _LARGEST_SIZE for r in rank)
 
 
-def _read_weights(path: Path) -> dict[str, Tensor]:
+def read_weights(path: Path) -> dict[str, Tensor]:
+    """Read a file of safetensors; a damaged one is refused."""
     safetensors = _safetensors()
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is not there")
@@ -226,12 +233,17 @@ def _ours(entry: object, path: Path) -> nn.Module:
     if not isinstance(entry, dict) or entry.get("class") not in _OURS or not isinstance(entry.get("arguments"), dict):
         raise ValueError(f"{str(path)!r} is damaged: the model must be one of {', '.join(_OURS)}")
     arguments = entry["arguments"]
-    if not _is_modest(arguments):
-        raise ValueError(f"{str(path)!r} is damaged: sizes of the model are out of range")
     try:
+        check_sizes(arguments)
         return _OURS[entry["class"]](**{**arguments, "device": "meta"})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def check_sizes(arguments: Mapping[str, Any]) -> None:
+    """Refuse to build what a file describes if it would never end."""
+    if not _is_modest(arguments):
+        raise ValueError("sizes of the model are out of range")
 
 
 def _is_modest(value: object) -> bool:

@@ -70,6 +70,10 @@ class CompressionReport:
         Norm of the change of the network's output on the calibration data, over that of the output.
     step_time : float, optional
         Median time of a pass of the first batch, over that of the original's.
+    milliseconds_before, milliseconds_after : float, optional
+        These times.
+    disk_before, disk_after : int, optional
+        Bytes of the weights as safetensors, once they were written.
     quality_before, quality_after, quality_tuned : float, optional
         What the caller's own measure gave.
     notes : sequence of str
@@ -96,6 +100,10 @@ class CompressionReport:
     macs_after: int | None = None
     output_error: float | None = None
     step_time: float | None = None
+    milliseconds_before: float | None = None
+    milliseconds_after: float | None = None
+    disk_before: int | None = None
+    disk_after: int | None = None
     quality_before: float | None = None
     quality_after: float | None = None
     quality_tuned: float | None = None
@@ -123,10 +131,15 @@ class CompressionReport:
     def _totals(self) -> list[str]:
         lines = [_change("parameters", self.parameters_before, self.parameters_after)]
         lines.append(_change("bytes", self.bytes_before, self.bytes_after))
+        if self.disk_before is not None and self.disk_after is not None:
+            lines.append(_change("bytes on disk", self.disk_before, self.disk_after))
         if self.macs_before is not None and self.macs_after is not None:
             lines.append(_change("MACs of one pass", self.macs_before, self.macs_after))
         if self.step_time is not None:
-            lines.append(f"time of one pass: {self.step_time:.2f} of the original's")
+            times = ""
+            if self.milliseconds_before is not None and self.milliseconds_after is not None:
+                times = f" ({self.milliseconds_before:.1f} -> {self.milliseconds_after:.1f} ms)"
+            lines.append(f"time of one pass: {self.step_time:.2f} of the original's{times}")
         if self.output_error is not None:
             lines.append(f"relative error of the output on the calibration data: {self.output_error:.4f}")
         qualities = {"before": self.quality_before, "after": self.quality_after, "tuned": self.quality_tuned}

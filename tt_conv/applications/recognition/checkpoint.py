@@ -1,14 +1,19 @@
 """Trained recognizers from checkpoints of ``tt-conv train``."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tt_conv.applications.compression import load_compressed
 from tt_conv.applications.recognition.model import Recognizer
 from tt_conv.applications.recognition.open_data import build_model
 from tt_conv.applications.recognition.settings import Settings
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint, task_of
 from tt_conv.applications.training.settings import settings_from_dict
+
+TRAINING = "training.json"
+"""Beside a compressed network: what a checkpoint would tell."""
 
 
 @dataclass
@@ -40,7 +45,8 @@ def load_trained(path: Path | str) -> Trained:
     Parameters
     ----------
     path : path
-        A checkpoint of ``tt-conv train``. Only tensors and plain values are read.
+        A checkpoint of ``tt-conv train``, or a folder of ``tt-conv compress``. Only tensors and plain values are
+        read.
 
     Returns
     -------
@@ -53,6 +59,9 @@ def load_trained(path: Path | str) -> Trained:
     ValueError
         If it is no checkpoint of this task, or is damaged.
     """
+    path = Path(path)
+    if (path / TRAINING).is_file():
+        return _from_compressed(path)
     contents = read_checkpoint(path)
     if CHECKPOINT_KEY not in contents or task_of(contents) != "recognition":
         raise ValueError(f"{path} is no checkpoint of the task recognition: give one that tt-conv train wrote")
@@ -61,3 +70,14 @@ def load_trained(path: Path | str) -> Trained:
     model = build_model(settings.model, kept["channels"], len(kept["classes"]))
     load_weights(model, contents, path)
     return Trained(model.eval(), settings, kept["classes"], kept["sequences_seen"], kept["epochs_done"])
+
+
+def _from_compressed(folder: Path) -> Trained:
+    try:
+        kept = json.loads((folder / TRAINING).read_text())
+        settings, classes = settings_from_dict(kept["settings"]), [str(name) for name in kept["classes"]]
+        model = build_model(settings.model, int(kept["channels"]), len(classes))
+        seen, epochs = kept.get("sequences_seen"), kept.get("epochs_done")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{folder / TRAINING} is damaged ({error}): give another folder") from error
+    return Trained(load_compressed(model.eval(), folder), settings, classes, seen, epochs)  # type: ignore[arg-type]

@@ -77,39 +77,39 @@ class Recognizer(nn.Module, ABC):
     def macs(self, size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions for one frame ``[in_channels, *size]``, without the decoder."""
 
-    def forward(self, clips: Tensor) -> Tensor:
-        """Score the classes after every frame.
+    def forward(self, clips: Tensor, future: bool = False) -> Any:
+        """Score the classes after every frame, and predict the frames that follow if ``future``.
 
         Parameters
         ----------
         clips : Tensor
             ``[batch, time, in_channels, height, width]``, values from 0 to 1, oldest frame first.
-
-        Returns
-        -------
-        Tensor
-            ``[batch, time, classes]``, logits: number t has seen the frames up to t.
-
-        Raises
-        ------
-        ValueError
-            If ``clips`` has another shape, or sides that the encoder cannot halve.
-        """
-        return self.classify(self.features(self._checked(clips, "clips", "[batch, time, channels, height, width]", 2)))
-
-    def with_future(self, clips: Tensor) -> tuple[Tensor, Tensor]:
-        """Score the classes and predict the frames that follow, after every frame.
+        future : bool
+            Whether to predict frames as well; needs a decoder.
 
         Returns
         -------
         scores : Tensor
-            As of :meth:`forward`.
+            ``[batch, time, classes]``, logits: number t has seen the frames up to t.
         future : Tensor
-            ``[batch, time, ahead, in_channels, height, width]``, logits of the pixels: number t, n is a guess at frame
-            t + 1 + n.
+            Only if asked for: ``[batch, time, ahead, in_channels, height, width]``, logits of the pixels: number t, n
+            is a guess at frame t + 1 + n.
+
+        Raises
+        ------
+        ValueError
+            If ``clips`` has another shape, or sides that the encoder cannot halve, or there is no decoder.
         """
+        if future and self.decoder is None:
+            raise ValueError("this network predicts no frames: build it with ahead of at least 1")
         features = self.features(self._checked(clips, "clips", "[batch, time, channels, height, width]", 2))
-        return self.classify(features), self.decode(features)
+        scores = self.classify(features)
+        return (scores, self.decode(features)) if future else scores
+
+    def with_future(self, clips: Tensor) -> tuple[Tensor, Tensor]:
+        """Score the classes and predict the frames that follow, after every frame; see :meth:`forward`."""
+        scores, future = self(clips, True)
+        return scores, future
 
     def step(self, frame: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
         """Take one frame and score the classes.
@@ -139,8 +139,7 @@ class Recognizer(nn.Module, ABC):
 
     def decode(self, features: Tensor) -> Tensor:
         """Logits of the pixels of the next frames, from features ``[B, T, features, h, w]``."""
-        if self.decoder is None:
-            raise ValueError("this network predicts no frames: build it with ahead of at least 1")
+        assert self.decoder is not None
         batch, time = features.shape[:2]
         blocks = self.decoder(features.flatten(0, 1))
         frames = F.pixel_shuffle(blocks, self.scale)
@@ -274,8 +273,8 @@ class RecurrentRecognizer(Recognizer):
         """Return the multiply-adds of the convolutions for one frame ``[in_channels, *size]``, without the decoder."""
         total, sides = 0, tuple(size)
         for layer in self.encoder:
+            total += _macs(cast(nn.Sequential, layer)[0], sides)
             sides = tuple(side // _STRIDE for side in sides)
-            total += cast(Tensor, cast(nn.Sequential, layer)[0].weight).numel() * math.prod(sides)
         return total + sum(cell.macs(sides) for cell in self._cells())
 
 
@@ -358,9 +357,9 @@ class ConvolutionalRecognizer(Recognizer):
         """Return the multiply-adds of the convolutions for one frame ``[in_channels, *size]``, without the decoder."""
         total, sides = 0, tuple(size)
         for layer in self.layers:
-            conv = cast(nn.Conv3d, layer.conv)
+            conv = cast(Any, layer.conv)
+            total += _macs(conv, (_CausalLayer.PAST + 1, *sides))
             sides = tuple(side // conv.stride[1] for side in sides)
-            total += conv.weight.numel() * math.prod(sides)
         return total
 
 
@@ -376,6 +375,15 @@ class _CausalLayer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, T + 2, H, W]`` to ``[B, C', T, H', W']``."""
         return F.relu(self.conv(x))
+
+
+def _macs(conv: Any, sides: Sequence[int]) -> int:
+    """Multiply-adds of a convolution, plain or factorized, of a frame (in three dimensions: of one output frame)."""
+    explain = getattr(conv, "explain", None)
+    if explain is not None:  # factorized
+        return int(explain((1, conv.in_channels, *sides), train=False).opt_cost)
+    spatial = zip(sides[-2:], conv.stride[-2:], strict=True)
+    return conv.weight.numel() * math.prod(side // stride for side, stride in spatial)
 
 
 def _several(channels: Sequence[int], name: str) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """Files of weights: what is in them, and of which task they are."""
 
+import json
 import pickle
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,18 @@ def task_of(contents: Mapping[str, Any]) -> str:
 def task_of_file(path: Path | str) -> str:
     """The task of the network in a file; whatever else is wrong with it, loading will say."""
     path = Path(path)
+    if path.is_dir():
+        return _task_of_folder(path)
     return task_of(read_checkpoint(path)) if path.is_file() and path.suffix != ".safetensors" else FIRST_TASK
+
+
+def _task_of_folder(folder: Path) -> str:
+    """Of a folder of ``tt-conv compress``."""
+    try:
+        settings = json.loads((folder / "training.json").read_text())["settings"]
+        return str(settings.get("task", FIRST_TASK))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return FIRST_TASK
 
 
 def load_any_trained(path: Path | str) -> Trained:
@@ -67,7 +79,7 @@ def load_any_trained(path: Path | str) -> Trained:
     ValueError
         If it is no checkpoint, or is damaged.
     """
-    return application(task_of(read_checkpoint(path))).load_trained(path)
+    return application(task_of_file(path)).load_trained(path)
 
 
 def load_weights(model: nn.Module, contents: Mapping[str, Any], path: Path | str) -> None:

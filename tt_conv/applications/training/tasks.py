@@ -59,8 +59,10 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
+        # Where a tenth is a single step, OneCycleLR divides by zero.
+        share = 0.2 if self.steps == 10 else 0.1
         schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=max(self.steps, 2), pct_start=0.1
+            optimizer, self.learning_rate, total_steps=max(self.steps, 2), pct_start=share
         )
         return [optimizer], [{"scheduler": schedule, "interval": "step"}]
 
@@ -148,7 +150,7 @@ def fit(module: pl.LightningModule, batches: DataLoader[Tensor], *, description:
     KeyboardInterrupt
         At a second Ctrl-C.
     """
-    bar = _ProgressBar(description, len(batches))
+    bar = ProgressBar(description, len(batches))
     with quiet_lightning():
         trainer = pl.Trainer(
             accelerator="cpu",
@@ -167,7 +169,7 @@ def fit(module: pl.LightningModule, batches: DataLoader[Tensor], *, description:
     return Outcome(bar.steps_done, bool(stopped))
 
 
-class _ProgressBar(TQDMProgressBar):
+class ProgressBar(TQDMProgressBar):
     BAR_FORMAT = "{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} steps [{elapsed}<{remaining}{postfix}]"
 
     def __init__(self, description: str, steps: int) -> None:

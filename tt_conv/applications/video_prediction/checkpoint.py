@@ -1,14 +1,18 @@
 """Trained networks from files: checkpoints of ``tt-conv train``, and published weights."""
 
+import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
-from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint, task_of
+from tt_conv.applications.compression.files import CONFIG, check_sizes, load_compressed, read_weights
+from tt_conv.applications.compression.pretrained import PRETRAINED, PRETRAINED_FOLDER, TRAINING
+from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, read_checkpoint, task_of
 from tt_conv.applications.training.recipes import recipe_file
 from tt_conv.applications.training.settings import FIRST_TASK, settings_from_dict
 from tt_conv.applications.video_prediction.open_data import build_model
@@ -49,8 +53,9 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
     Parameters
     ----------
     path : path
-        A checkpoint of ``tt-conv train``, or a state dict under the published names, by itself or as
-        ``state_dict``, ``model_state_dict`` or ``model`` of what was saved. Only tensors and plain values are read.
+        A checkpoint of ``tt-conv train``; a folder of ``tt-conv compress``; ``pretrained``, for the network that
+        comes with the package; or a state dict under the published names, by itself or as ``state_dict``,
+        ``model_state_dict`` or ``model`` of what was saved, or safetensors. Only tensors and plain values are read.
     recipe : str, optional
         Name of a recipe or a YAML file: the architecture and the data of weights that do not tell them.
     channels : int
@@ -68,20 +73,21 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
         If it is no checkpoint, is damaged, or was made by another architecture.
     """
     path = Path(path)
-    contents = read_checkpoint(path)
+    if str(path) == PRETRAINED and not path.exists():
+        path = PRETRAINED_FOLDER
+    if (path / CONFIG).exists():
+        return _from_compressed(path, recipe)
+    contents = read_weights(path) if path.suffix == ".safetensors" else read_checkpoint(path)
     if CHECKPOINT_KEY in contents:
         if recipe is not None:
             raise ValueError(f"{path} tells its architecture itself: leave the recipe out")
         return _from_training(path, contents)
-    weights = next((contents[key] for key in _NESTED if isinstance(contents.get(key), Mapping)), contents)
-    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
-        raise ValueError(f"{path} holds no weights: give a checkpoint of tt-conv train, or a state dict")
+    weights = _weights(path, contents)
     if recipe is None:
         raise ValueError(
             f"{path} does not tell its architecture: name it with --recipe, such as moving_mnist_conv_tt_lstm_published"
         )
-    file = Path(recipe) if Path(recipe).exists() else recipe_file(recipe)
-    settings = settings_from_dict(yaml.safe_load(file.read_text()))
+    settings = _of_recipe(recipe)
     model = build_model(settings.model, channels)
     try:
         load_published_state_dict(model, weights)
@@ -92,11 +98,59 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
     return Trained(model.eval(), settings, channels)
 
 
+def weights_of(path: Path) -> Mapping[str, Tensor]:
+    """Read the weights in a file of ``torch.save`` or safetensors; no code of it runs."""
+    return _weights(path, read_weights(path) if path.suffix == ".safetensors" else read_checkpoint(path))
+
+
+def _weights(path: Path, contents: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    weights = next((contents[key] for key in _NESTED if isinstance(contents.get(key), Mapping)), contents)
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path} holds no weights: give a checkpoint of tt-conv train, or a state dict")
+    return weights
+
+
+def _of_recipe(recipe: str) -> Settings:
+    file = Path(recipe) if Path(recipe).exists() else recipe_file(recipe)
+    settings: Settings = settings_from_dict(yaml.safe_load(file.read_text()))
+    return settings
+
+
+def _from_compressed(folder: Path, recipe: str | None) -> Trained:
+    """Load a folder that ``tt-conv compress`` or ``save_compressed`` wrote."""
+    model = load_compressed(None, folder)
+    if not isinstance(model, FramePredictor):
+        raise ValueError(f"{folder} holds a {type(model).__name__}, expected a FramePredictor")
+    file = folder / TRAINING
+    if not file.exists():
+        if recipe is None:
+            raise ValueError(f"{folder} has no {TRAINING}: name the data it was trained on with --recipe")
+        return Trained(model, _of_recipe(recipe), model.in_channels)
+    try:
+        kept = json.loads(file.read_text())
+        settings = settings_from_dict(kept["settings"]) if recipe is None else _of_recipe(recipe)
+        seen, epochs = kept.get("sequences_seen"), kept.get("epochs_done")
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{file} is damaged ({error}): give another folder") from error
+    return Trained(model, settings, model.in_channels, seen, epochs)
+
+
 def _from_training(path: Path, contents: Mapping[str, Any]) -> Trained:
-    kept = contents[CHECKPOINT_KEY]
     if (task := task_of(contents)) != FIRST_TASK:
         raise ValueError(f"{path} is a checkpoint of the task {task}: give one of {FIRST_TASK}")
-    settings = settings_from_dict(kept["settings"])
-    model = build_model(settings.model, kept["channels"])
-    load_weights(model, contents, path)
-    return Trained(model.eval(), settings, kept["channels"], kept["sequences_seen"], kept["epochs_done"])
+    try:
+        kept = contents[CHECKPOINT_KEY]
+        settings, channels = settings_from_dict(kept["settings"]), int(kept["channels"])
+        seen, epochs = kept["sequences_seen"], kept["epochs_done"]
+        weights = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
+        check_sizes({**asdict(settings.model), "channels": channels})
+        with torch.device("meta"):  # sizes from a file cannot fill the memory
+            model = build_model(settings.model, channels)
+        model.load_state_dict(weights, assign=True)
+    except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: its weights are not of the architecture that it names ({' '.join(str(error).split())[:300]}): "
+            "give a checkpoint as tt-conv train wrote it"
+        ) from error
+    model.requires_grad_(True)
+    return Trained(model.eval(), settings, channels, seen, epochs)

@@ -1,4 +1,4 @@
-"""``tt-conv demo``: two frame predictors learn moving digits side by side, and show what they learned."""
+"""``tt-conv demo``: two frame predictors learn moving digits side by side; a trained one is compressed."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
+from tt_conv.applications.compression.pretrained import PRETRAINED
 from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
+from tt_conv.applications.text_table import text_table
 from tt_conv.applications.training import Outcome, SideBySide, fit
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
@@ -52,10 +54,12 @@ class DemoSettings:
     learning_rate: float = 1e-2
     growth: float = 0.7
     test_sequences: int = 256
+    budgets: tuple[float, ...] = (0.5, 0.25, 0.125)
+    compression_sequences: int = 16
 
 
 def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
-    """Train, evaluate, print the tables and write a folder of results.
+    """Train, evaluate, compress a trained network, print the tables and write a folder of results.
 
     Parameters
     ----------
@@ -95,7 +99,11 @@ def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
             rows = _evaluate(models, test_set, settings)
             _report(folder, rows, outcome, settings)
             _draw(folder, models, rows, test_set, outcome, settings)
-    print(f"\nmodels.pt, table.json, curves.png, strips.png, animation.gif are in {folder.path}")
+            if settings.budgets:
+                _compress(folder, settings)
+    names = "models.pt, table.json, curves.png, strips.png, animation.gif"
+    names += ", compression.json, compression.png" if settings.budgets else ""
+    print(f"\n{names} are in {folder.path}")
     return not outcome.interrupted
 
 
@@ -256,6 +264,32 @@ def _draw(
         draw_strips(file, examples, settings.given, title)
     with folder.new_file("animation.gif") as file:
         draw_animation(file, examples, settings.given)
+
+
+def _compress(folder: OutputFolder, settings: DemoSettings) -> None:
+    """Make the network that comes with the package smaller, and show what that costs."""
+    # It leads back here: the networks that it compresses are frame predictors.
+    from tt_conv.applications.compression.run import CompressionSettings, compress_source, draw_curve, sweep_cells
+    from tt_conv.applications.compression.source import open_source
+
+    print(
+        f"\nCompressing a trained ConvLSTM that comes with the package (Moving-MNIST, two digits, 10 frames given, "
+        f"10 predicted), fitted to {settings.compression_sequences} sequences, nothing trained again ...",
+        flush=True,
+    )
+    wanted = CompressionSettings(
+        settings.budgets,
+        calibration=settings.compression_sequences,
+        formats=("svd",),
+        quality_sequences=2 * settings.compression_sequences,
+    )
+    made = compress_source(open_source(PRETRAINED), wanted)
+    print(f"\n{text_table(*sweep_cells(made))}", flush=True)
+    with folder.new_file("compression.json") as file:
+        contents = {f"{one.report.budget:g}": one.to_json() for one in made}
+        file.write_text(json.dumps(finite(contents), indent=2, allow_nan=False) + "\n")
+    with folder.new_file("compression.png") as file:
+        draw_curve(file, made, "A trained ConvLSTM, compressed")
 
 
 def _training(outcome: Outcome, settings: DemoSettings) -> str:
