@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
+from tt_conv.applications.extras import missing_extra
 from tt_conv.applications.recognition.settings import DataSettings as ClipSettings
 from tt_conv.applications.recognition.settings import ModelSettings as RecognizerSettings
 from tt_conv.applications.recognition.settings import Settings as RecognitionSettings
@@ -14,10 +15,6 @@ from tt_conv.applications.recognition.settings import TrainingSettings as Recogn
 from tt_conv.applications.training.recipes import recipe_file, recipe_names, with_recipe_files
 from tt_conv.applications.training.settings import task_of_arguments
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-
-# Installed by the extra `applications`; the name of the module and that of the package differ at times.
-_OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "av", "tensorboard", "yaml"}
-_OF_THE_EXTRA |= {"jsonargparse", "docstring_parser", "safetensors"}
 
 
 def demo(
@@ -504,9 +501,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    package = (getattr(error, "name", None) or "").partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and package in _OF_THE_EXTRA:
-        return f"this needs {package}, which is not installed: pip install 'tt-conv[applications]'"
+    if isinstance(error, ImportError) and (message := missing_extra(error)):
+        return message
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())

@@ -75,6 +75,14 @@ def _task_of_folder(folder: Path) -> str:
 def load_any_trained(path: Path | str) -> Trained:
     """A trained network of any task, from a checkpoint of ``tt-conv train``.
 
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Trained
+
     Raises
     ------
     FileNotFoundError

@@ -61,6 +61,11 @@ class TrainingSettings:
         auto, ddp or another that Lightning knows.
     nodes : int
         Machines.
+
+    Examples
+    --------
+    >>> TrainingSettings(epochs=5, schedule="one_cycle").optimizer
+    'adamw'
     """
 
     epochs: int = 20
@@ -92,7 +97,23 @@ class AnySettings(Protocol):
 
 
 def settings_to_dict(settings: AnySettings) -> dict[str, Any]:
-    """Settings as nested dicts of what YAML and checkpoints hold."""
+    """Settings as nested dicts of what YAML and checkpoints hold.
+
+    Parameters
+    ----------
+    settings : Settings of a task
+
+    Returns
+    -------
+    dict
+        ``task``, and a dict for each of ``data``, ``model`` and ``training``.
+
+    Examples
+    --------
+    >>> from tt_conv.applications.video_prediction.settings import Settings
+    >>> settings_to_dict(Settings())["training"]["epochs"]
+    20
+    """
     parts: dict[str, dict[str, Any]] = {name: asdict(getattr(settings, name)) for name in ("data", "model", "training")}
     for part in parts.values():
         part.update({name: list(value) for name, value in part.items() if isinstance(value, tuple)})
@@ -100,7 +121,27 @@ def settings_to_dict(settings: AnySettings) -> dict[str, Any]:
 
 
 def settings_from_dict(values: Mapping[str, Any]) -> Any:
-    """Undo :func:`settings_to_dict`; what a newer version added takes its default."""
+    """Undo :func:`settings_to_dict`; what a newer version added takes its default.
+
+    Parameters
+    ----------
+    values : mapping
+        What :func:`settings_to_dict` returned, or a part of it.
+
+    Returns
+    -------
+    Settings of the task
+
+    Raises
+    ------
+    ValueError
+        For a task or a setting that does not exist.
+
+    Examples
+    --------
+    >>> settings_from_dict({"task": "video_prediction", "data": {"given": 8}}).data.given
+    8
+    """
     if not isinstance(values, Mapping):
         raise ValueError(f"expected settings under data, model and training, got {str(values)[:40]!r}")
     task = values.get("task", FIRST_TASK)

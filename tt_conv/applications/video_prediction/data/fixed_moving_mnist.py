@@ -117,6 +117,17 @@ class FixedMovingMNIST(ClipWindows):
         If the file is not there.
     ValueError
         If the stored sequences are too short, or the file is broken.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "mnist_test_seq.npy")
+    ...     np.save(file, np.zeros((20, 100, 64, 64), np.uint8))
+    ...     data = FixedMovingMNIST(file, frames=20, split="test")
+    ...     len(data), data[0].shape
+    (100, torch.Size([20, 1, 64, 64]))
     """
 
     def __init__(

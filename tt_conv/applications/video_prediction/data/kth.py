@@ -95,6 +95,18 @@ class KTH(ClipWindows):
     References
     ----------
     C. Schuldt, I. Laptev, B. Caputo: Recognizing human actions: a local SVM approach. ICPR 2004.
+
+    Examples
+    --------
+    One file per clip, with the person in its name:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     for person in (1, 15, 17):
+    ...         np.savez(Path(folder, f"person{person:02}_walking_d1.npz"), np.zeros((24, 120, 160), np.uint8))
+    ...     KTH(folder, frames=20, split="test", size=64)[0].shape
+    torch.Size([20, 1, 64, 64])
     """
 
     def __init__(

@@ -167,6 +167,15 @@ def write_video(
     ------
     ValueError
         If there are no frames, they are not bytes, or nothing is known about the ending.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "clip.mp4")
+    ...     write_video(file, np.zeros((5, 32, 48), np.uint8))
+    ...     read_video(file).shape[:3]
+    (5, 32, 48)
     """
     path = Path(path)
     if frames.ndim == 3:
