@@ -10,7 +10,8 @@ import pytest
 
 API = Path(__file__).parents[2] / "docs" / "api" / "index.rst"
 # Their example would be a whole training; docs/guide/training.rst and the tests have them.
-NEEDS_A_TRAINING = {"run_training", "resume_training", "fit", "Task", "SideBySide", "Application", "application"}
+NEEDS_A_TRAINING = {"run_training", "resume_training", "fit", "fine_tune", "Task", "SideBySide"}
+NEEDS_A_TRAINING |= {"Application", "application"}
 NEEDS_A_TRAINING |= {"load_any_trained", "load_trained", "run_evaluation", "run_prediction"}
 COMPLETE = ("tt_conv", "tt_conv.layers", "tt_conv.applications.compression", "tt_conv.applications.video_prediction")
 
