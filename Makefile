@@ -4,13 +4,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test lint types docs bench bench-gpu clean
+.PHONY: demo test test-lowest lint types docs bench bench-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/tt-conv demo
 
 test: $(VENV)/.test
 	$(BIN)/python -m pytest
+
+# The lowest versions that pyproject.toml names, in an environment of their own. Other packages warn of each other there.
+test-lowest:
+	$(PYTHON) -m venv build/lowest
+	$(PYTHON) tools/lowest_versions.py > build/lowest/constraints.txt
+	build/lowest/bin/python -m pip install --quiet --no-compile -c build/lowest/constraints.txt '.[applications,test]'
+	build/lowest/bin/python -m pytest -o filterwarnings=ignore
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

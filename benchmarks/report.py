@@ -46,7 +46,7 @@ def page(path: Path) -> str:
     lines = [title, "=" * len(title), rest, "", f"Machine: {machine}.", "", f"Command: ``{command}``.", ""]
     if hasattr(module, "plot"):
         lines += [f".. image:: {path.stem}.png", f"   :alt: {title}, the figures of the table below", ""]
-    lines += ["::", ""]
+    lines += [".. code-block:: text", ""]
     table = getattr(module, "table", plain_table)(data["results"])
     lines += [f"    {line}".rstrip() for line in table.splitlines()]
     return "\n".join(lines) + "\n"

@@ -47,4 +47,6 @@ sphinx_gallery_conf = {
 
 html_theme = "pydata_sphinx_theme"
 html_title = "tt-conv"
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
 html_theme_options = {"show_toc_level": 2, "navigation_with_keys": False}

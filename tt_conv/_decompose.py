@@ -4,7 +4,6 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from tensorly.decomposition import parafac, partial_tucker, tensor_train
 from torch import Tensor
 
 from tt_conv import _spectral_rank as spectral
@@ -78,8 +77,8 @@ def _cp(kind: Factorization, kernel: Tensor, rank: Rank) -> Factors:
     # Some regularization keeps the normal equations regular when the rank is more than the kernel has.
     for regularization in (1e-10, 1e-6, 1e-2):
         try:
-            with pytorch_backend():
-                _, factors = parafac(
+            with pytorch_backend() as tensorly:
+                _, factors = tensorly.parafac(
                     kernel / scale,
                     rank[0],
                     n_iter_max=_ITERATIONS,
@@ -140,8 +139,8 @@ def _tucker(kind: Factorization, kernel: Tensor, rank: Rank) -> Factors:
     modes = [mode for mode, size in enumerate(kernel.shape) if rank[mode] < size]
     core, factors = kernel, [torch.eye(size).to(kernel) for size in kernel.shape]
     if modes:
-        with pytorch_backend():
-            (core, found), _ = partial_tucker(
+        with pytorch_backend() as tensorly:
+            (core, found), _ = tensorly.partial_tucker(
                 kernel,
                 rank=[rank[mode] for mode in modes],
                 modes=modes,
@@ -155,8 +154,8 @@ def _tucker(kind: Factorization, kernel: Tensor, rank: Rank) -> Factors:
 
 
 def _tt(kind: Factorization, kernel: Tensor, rank: Rank) -> Factors:
-    with pytorch_backend():
-        first, *middle, last = tensor_train(kernel.movedim(0, -1).contiguous(), rank=[1, *rank, 1])
+    with pytorch_backend() as tensorly:
+        first, *middle, last = tensorly.tensor_train(kernel.movedim(0, -1).contiguous(), rank=[1, *rank, 1])
     return dict(zip(kind.terms, [first.squeeze(0), *middle, last.squeeze(-1).mT], strict=True))
 
 

@@ -9,9 +9,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from tensorly.cp_tensor import CPTensor
-from tensorly.tt_tensor import TTTensor
-from tensorly.tucker_tensor import TuckerTensor
 from torch import Tensor, nn
 
 from tt_conv._factorizations import Factorization, Factors, kernel_factorization
@@ -47,6 +44,10 @@ def read(weight: object) -> tuple[Factorization, Factors]:
 
 def _name(weight: object) -> str:
     """Return the name of the format of a factorized tensor."""
+    from tensorly.cp_tensor import CPTensor
+    from tensorly.tt_tensor import TTTensor
+    from tensorly.tucker_tensor import TuckerTensor
+
     classes: dict[str, tuple[type, ...]] = {"cp": (CPTensor,), "tucker": (TuckerTensor,), "tt": (TTTensor,)}
     if (tltorch := sys.modules.get("tltorch")) is not None:
         classes["cp"] += (tltorch.CPTensor,)

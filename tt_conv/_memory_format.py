@@ -26,6 +26,7 @@ def zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
 def as_autocast(x: Tensor) -> Tensor:
     """Convert what autocast would convert in every convolution, once."""
     device = x.device.type
-    if torch.is_autocast_enabled(device) and x.dtype == torch.float32:
+    # Of tensors without values, on the meta device, nothing can be asked.
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype == torch.float32:
         return x.to(torch.get_autocast_dtype(device))
     return x

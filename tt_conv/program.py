@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tt_conv._tracing import assume_constant_result
 from tt_conv.conv_einsum import (
     ConvEinsumExpression,
     PathInfo,
@@ -453,7 +454,8 @@ def _traced(term: tuple[Any, ...], kernels: Sequence[Tensor]) -> Chain:
     )
 
 
-def _constant_choice(sizes: tuple[Any, ...], train: bool, reuse: int, measured: bool) -> tuple[Any, ...]:
+@assume_constant_result
+def _choice(sizes: tuple[Any, ...], train: bool, reuse: int, measured: bool) -> tuple[Any, ...]:
     """Return a program as plain values, which a graph can hold."""
     shape, usage = ConvTTShape(*sizes), Usage(train, False, reuse)
     program = winners.get((shape, usage)) if measured else None
@@ -463,11 +465,6 @@ def _constant_choice(sizes: tuple[Any, ...], train: bool, reuse: int, measured: 
         return (), (program.convolution.plain(),)
     stages = (program.projected, program.advanced, program.merged)
     return program.runs, tuple(tuple((level, term.plain()) for level, term in stage.items()) for stage in stages)
-
-
-_choice: Callable[[tuple[Any, ...], bool, int, bool], tuple[Any, ...]] = torch.compiler.assume_constant_result(
-    _constant_choice
-)
 
 
 def _add_bias(value: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,6 +1,11 @@
-"""What planning takes, and what a call costs over the same PyTorch operations written by hand."""
+"""What planning takes, and what a call costs over the same PyTorch operations written by hand.
 
-from collections.abc import Callable, Iterator
+An expression is compiled beforehand; ``conv_einsum`` finds its plan in memory. The smaller the operands, the more what
+comes on top counts. A plan is made once per equation and shapes; the easiest one here takes as long as a few hundred
+calls of a small matrix product.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from statistics import median
 from time import perf_counter, thread_time
@@ -155,3 +160,20 @@ def _microseconds(contenders: dict[str, Callable[[], object]]) -> dict[str, floa
                 call()
             times[name].append(thread_time() - start)
     return {name: 1e6 * median(values) / CALLS for name, values in times.items()}
+
+
+def table(results: Sequence[Mapping]) -> str:
+    """Return ratios: calls over the same operations by hand, planning over that of the first equation."""
+    lines = [f"{'call, over the same operations by hand':<56}{'expression':>12}{'conv_einsum':>13}"]
+    for result in results:
+        if "microseconds by hand" in result:
+            hand = result["microseconds by hand"]
+            ratios = [1 + result[f"{way} adds"] / hand for way in ("expression", "conv_einsum")]
+            lines.append(f"{result['case'].removeprefix('call: '):<56}{ratios[0]:>11.2f}x{ratios[1]:>12.2f}x")
+    planned = [result for result in results if "milliseconds" in result]
+    if planned:
+        lines += ["", f"{'planning of six operands, over the first':<56}{'time':>12}"]
+    for result in planned:
+        ratio = result["milliseconds"] / planned[0]["milliseconds"]
+        lines.append(f"{result['case'].removeprefix('planning: '):<56}{ratio:>11.2f}x")
+    return "\n".join(lines)

@@ -63,7 +63,7 @@ def cases(device: torch.device, wanted: Callable[[str], bool] = lambda case: Tru
     every = [(name, seed, steps) for steps, names in BUDGETS.items() for seed in range(SEEDS) for name in names]
     jobs = [job for job in every if wanted(_case(*job))]
     if wanted(COPY):
-        yield {"case": COPY, "model": COPY, **_scores(copy_last, torch.device("cpu"))}
+        yield {"case": COPY, "model": COPY, **scores(copy_last, torch.device("cpu"))}
     if device.type != "cpu":
         yield from (train(*job, str(device)) for job in jobs)
         return
@@ -80,16 +80,16 @@ def _case(name: str, seed: int, steps: int) -> str:
 def train(name: str, seed: int, steps: int = STEPS, device: str = "cpu") -> dict:
     """Train and test one network."""
     torch.set_num_threads(1)
-    sequences = _sequences("train", steps * BATCH, seed)
-    model = build_model(_settings(name), 1, seed)
-    start_at_mean(model, torch.stack([sequences[number] for number in range(16)]))
+    data = sequences("train", steps * BATCH, seed)
+    model = build_model(model_settings(MODELS[name]), 1, seed)
+    start_at_mean(model, torch.stack([data[number] for number in range(16)]))
     model.to(device)
     task = FramePrediction(
         model, given=GIVEN, steps=steps, loss="cross_entropy", growth=GROWTH, learning_rate=LEARNING_RATE
     )
     (optimizer,), (scheduled,) = task.configure_optimizers()
     seconds = 0.0
-    for step, batch in enumerate(DataLoader(sequences, batch_size=BATCH)):
+    for step, batch in enumerate(DataLoader(data, batch_size=BATCH)):
         start = time.process_time()
         optimizer.zero_grad()
         task.loss(batch.to(device), step / steps).backward()
@@ -105,26 +105,29 @@ def train(name: str, seed: int, steps: int = STEPS, device: str = "cpu") -> dict
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         "macs": model.macs((64, 64)),
         "seconds": seconds,
-        **_scores(model, torch.device(device)),
+        **scores(model, torch.device(device)),
     }
 
 
-def _settings(name: str) -> ModelSettings:
+def model_settings(options: Mapping[str, Any]) -> ModelSettings:
+    """The network of all rows, but for the options of one."""
     common: dict[str, Any] = {"hidden_channels": [32], "layers_per_block": [1], "kernel_size": 3, "patch_size": 4}
-    return ModelSettings(**common, **MODELS[name])
+    return ModelSettings(**(common | dict(options)))
 
 
-def _sequences(split: Any, length: int, seed: int) -> MovingMNIST:
+def sequences(split: Any, length: int, seed: int) -> MovingMNIST:
+    """The task: one digit that moves over 64 x 64 pixels."""
     return MovingMNIST(split, length, frames=GIVEN + FUTURE, digits=1, speed=0.05, seed=seed)
 
 
 @torch.inference_mode()
-def _scores(predictor: Callable | FramePredictor, device: torch.device) -> dict[str, float]:
-    scores = Scores()
-    for batch in DataLoader(_sequences("test", TEST_SEQUENCES, 0), batch_size=32):
+def scores(predictor: Callable | FramePredictor, device: torch.device) -> dict[str, float]:
+    """Means over the predicted frames of the held-out sequences."""
+    gathered = Scores()
+    for batch in DataLoader(sequences("test", TEST_SEQUENCES, 0), batch_size=32):
         predicted = predictor(batch[:, :GIVEN].to(device), FUTURE)[:, -FUTURE:].cpu()
-        scores.update(predicted, batch[:, GIVEN:])
-    values = scores.per_frame()
+        gathered.update(predicted, batch[:, GIVEN:])
+    values = gathered.per_frame()
     return {metric: statistics.fmean(values[metric]) for metric in ("mse", "mae", "ssim")}
 
 
@@ -140,7 +143,7 @@ def _block(results: Sequence[Mapping], steps: int, copied: Sequence[Mapping]) ->
         return ""
     lines = [f"{steps} steps of {BATCH} sequences each"]
     lines += [f"{'':<22}{'parameters':>11}{'M MACs':>8}{'MSE x 1e-3':>16}{'SSIM':>16}{'beaten':>8}{'time':>7}"]
-    lines += [f"{COPY:<22}{'-':>11}{'-':>8}{_spread(copied, 'mse', 1e3, 2):>16}{_spread(copied, 'ssim', 1, 3):>16}"][
+    lines += [f"{COPY:<22}{'-':>11}{'-':>8}{spread(copied, 'mse', 1e3, 2):>16}{spread(copied, 'ssim', 1, 3):>16}"][
         : len(copied)
     ]
     rows = {name: [result for result in results if result["model"] == name] for name in MODELS}
@@ -151,8 +154,8 @@ def _block(results: Sequence[Mapping], steps: int, copied: Sequence[Mapping]) ->
         beaten = sum(run["mse"] <= base[run["seed"]]["mse"] for run in runs if run["seed"] in base)
         share = f"{_median(runs) / _median(rows[BASELINE]):.2f}" if rows[BASELINE] else "-"
         lines.append(
-            f"{name:<22}{runs[0]['parameters']:>11,}{runs[0]['macs'] / 1e6:>8.1f}{_spread(runs, 'mse', 1e3, 2):>16}"
-            f"{_spread(runs, 'ssim', 1, 3):>16}{'-' if name == BASELINE else f'{beaten} of {len(runs)}':>8}{share:>7}"
+            f"{name:<22}{runs[0]['parameters']:>11,}{runs[0]['macs'] / 1e6:>8.1f}{spread(runs, 'mse', 1e3, 2):>16}"
+            f"{spread(runs, 'ssim', 1, 3):>16}{'-' if name == BASELINE else f'{beaten} of {len(runs)}':>8}{share:>7}"
         )
     return "\n".join(lines)
 
@@ -161,7 +164,8 @@ def _median(runs: Sequence[Mapping]) -> float:
     return statistics.median(run["seconds"] for run in runs)
 
 
-def _spread(runs: Sequence[Mapping], metric: str, scale: float, digits: int) -> str:
+def spread(runs: Sequence[Mapping], metric: str, scale: float, digits: int) -> str:
+    """The mean over runs and, behind it, the standard deviation between them."""
     values = [scale * run[metric] for run in runs]
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"

@@ -60,7 +60,7 @@ def test_an_existing_folder_in_one_line(tmp_path: Path, capsys: pytest.CaptureFi
     [
         (["demo", "--steps", "0"], "tt-conv: error: steps must be at least 1, got 0\n"),
         (["demo", "--seed", "-1"], "tt-conv: error: seed must be 0 or more, got -1\n"),
-        (["demo", "--steps", "many"], "Expected a <class 'int'>. Got value: many"),
+        (["demo", "--steps", "many"], "Given value: many"),
         (["dance"], "dance"),
         ([], "subcommand"),
     ],
@@ -165,7 +165,7 @@ def test_recipes_by_name(capsys: pytest.CaptureFixture[str]) -> None:
     assert "kind: kth" in printed
     status, _, errors = run(["train", "--config", "no_such_recipe"], capsys)
     assert status == 2
-    assert "there is no file and no recipe 'no_such_recipe'; the recipes are kth_conv_lstm_modern," in errors
+    assert "there is no file and no recipe 'no_such_recipe'; the recipes are " in errors
 
 
 def test_train_by_a_recipe_and_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

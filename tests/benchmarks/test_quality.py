@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.video_prediction import quality
+from benchmarks.video_prediction import gap, quality
+from tt_conv import ConvTT
 
 
 def test_one_tiny_training(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -19,7 +20,7 @@ def test_one_tiny_training(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("name", quality.MODELS)
 def test_every_row_is_a_network(name: str) -> None:
-    settings = quality._settings(name)
+    settings = quality.model_settings(quality.MODELS[name])
     assert (settings.cell == "conv_lstm") == (name == quality.BASELINE)
 
 
@@ -53,3 +54,34 @@ def test_the_table_by_hand() -> None:
         "2",
         "0.50",
     ]
+
+
+def test_one_tiny_training_of_the_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quality, "TEST_SEQUENCES", 2)
+    threads = torch.get_num_threads()
+    try:
+        slow, usual, again = (gap.train(f"  full rank{words}", 1, steps=4) for words in (", half as fast", "", ""))
+        quality_row = quality.train("ConvTT-LSTM", 1, steps=4)
+        same_row = gap.train("ConvTT-LSTM", 1, steps=4)
+    finally:
+        torch.set_num_threads(threads)
+    assert usual["mse"] == again["mse"] != slow["mse"]
+    assert same_row["mse"] == quality_row["mse"]
+
+
+def test_a_centred_start_is_as_wide_as_the_last_core() -> None:
+    conv = ConvTT(4, 8, 3, order=3, rank=4)
+    gap.start(conv, "centred")
+    dense = conv.to_dense()[0].detach()
+    assert dense.shape[-2:] == (9, 9)
+    assert dense[..., 3:6, 3:6].abs().sum() == pytest.approx(float(dense.abs().sum()))
+    before = dense.clone()
+    gap.start(conv, "smaller")
+    torch.testing.assert_close(conv.to_dense()[0].detach(), before / 2)
+
+
+def test_the_table_of_the_gap_by_hand() -> None:
+    runs = [("ConvLSTM", 0, 0.010), ("ConvLSTM", 1, 0.012), ("ConvTT-LSTM", 0, 0.011), ("ConvTT-LSTM", 1, 0.012)]
+    results = [{"model": model, "seed": seed, "mse": mse, "ssim": 0.5, "parameters": 1000} for model, seed, mse in runs]
+    last = gap.table(results).splitlines()[-1]
+    assert last.split() == ["ConvTT-LSTM", "1,000", "11.50", "±", "0.71", "+0.50", "0.500", "±", "0.000"]

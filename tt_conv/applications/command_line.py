@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from tt_conv._version import __version__
 from tt_conv.applications.explain import words_of_explain
+from tt_conv.applications.extras import missing_extra
 from tt_conv.applications.recognition.settings import DataSettings as ClipSettings
 from tt_conv.applications.recognition.settings import ModelSettings as RecognizerSettings
 from tt_conv.applications.recognition.settings import Settings as RecognitionSettings
@@ -14,10 +15,6 @@ from tt_conv.applications.recognition.settings import TrainingSettings as Recogn
 from tt_conv.applications.training.recipes import recipe_file, recipe_names, with_recipe_files
 from tt_conv.applications.training.settings import task_of_arguments
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-
-# Installed by the extra `applications`; the name of the module and that of the package differ at times.
-_OF_THE_EXTRA = {"lightning", "torchmetrics", "matplotlib", "PIL", "av", "tensorboard", "yaml"}
-_OF_THE_EXTRA |= {"jsonargparse", "docstring_parser", "safetensors"}
 
 
 def demo(
@@ -164,7 +161,7 @@ def train_recognition(
 def evaluate(
     checkpoint: str,
     out: str | None = None,
-    future: list[int] | None = None,
+    future: int | list[int] | None = None,
     split: Literal["train", "validation", "test"] = "test",
     data: dict[str, Any] | None = None,
     recipe: str | None = None,
@@ -182,7 +179,8 @@ def evaluate(
         checkpoint: Of tt-conv train, or the folder of tt-conv compress; or published weights, with --recipe.
         out: Folder for results.json, table.md and pictures, new or empty; by default tt-conv-evaluation, or
             tt-conv-evaluation-2, ...
-        future: Numbers of frames to predict, such as [10,30]; by default as in training. Of video prediction.
+        future: Number of frames to predict, or several, such as [10,30]; by default as in training. Of video
+            prediction.
         split: Part of the data.
         data: Data settings that differ from those of the training: --data.path videos/ --data.test_sequences 100.
         recipe: For weights that do not tell their architecture: a recipe or YAML file that does.
@@ -202,7 +200,8 @@ def evaluate(
     _refuse(checkpoint, "video_prediction", observed=observed)
     from tt_conv.applications.video_prediction.evaluate_trained import EvaluationSettings, run_evaluation
 
-    settings = EvaluationSettings(future, split, batch_size, device, lpips)
+    futures = [future] if isinstance(future, int) else future
+    settings = EvaluationSettings(futures, split, batch_size, device, lpips)
     run_evaluation(checkpoint, out, settings, data=data, recipe=recipe, channels=channels)
 
 
@@ -213,6 +212,7 @@ def predict(
     out: str | None = None,
     given: int | None = None,
     start: int | None = None,
+    step: int | None = None,
     size: int | tuple[int, int] | None = None,
     layout: str | None = None,
     value_range: tuple[float, float] | None = None,
@@ -235,9 +235,10 @@ def predict(
             tt-conv-prediction, or tt-conv-prediction-2, ...
         given: Number of frames that are shown to the network; by default as many as in its training.
         start: The first of them, counted from 0; by default they are the last ones of the video.
-        size: Height and width to which the video is brought; by default those of the training.
+        step: Take every so many frames of the video; by default as in training.
+        size: One number, or [height,width], to which the video is brought; by default as in training.
         layout: Axes of an array, such as THWC; detected by default.
-        value_range: Black and white in an array; detected by default.
+        value_range: Black and white in an array, such as [0,255]; by default as in training, or detected.
         array_name: Which array of an .npz file.
         rate: Frames per second of what is written.
         device: Such as cpu or cuda.
@@ -252,6 +253,7 @@ def predict(
             "future": future,
             "given": given,
             "start": start,
+            "step": step,
             "size": size,
             "layout": layout,
             "recipe": recipe,
@@ -270,6 +272,7 @@ def predict(
         future=10 if future is None else future,
         given=given,
         start=start,
+        step=step,
         size=size,
         layout=layout,
         value_range=value_range,
@@ -498,9 +501,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _in_one_line(error: Exception) -> str:
-    package = (getattr(error, "name", None) or "").partition(".")[0]
-    if isinstance(error, ModuleNotFoundError) and package in _OF_THE_EXTRA:
-        return f"this needs {package}, which is not installed: pip install 'tt-conv[applications]'"
+    if isinstance(error, ImportError) and (message := missing_extra(error)):
+        return message
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())

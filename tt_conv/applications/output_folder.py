@@ -16,6 +16,8 @@ class OutputFolder:
     ----------
     path : path
         The folder; it must not exist yet, or be empty. Missing parents are made.
+    all_or_nothing : bool
+        Take the files away again if an error ends the work: for results that mean nothing without the others.
 
     Raises
     ------
@@ -36,18 +38,20 @@ class OutputFolder:
     ['table.txt']
     """
 
-    def __init__(self, path: Path | str) -> None:
+    def __init__(self, path: Path | str, *, all_or_nothing: bool = False) -> None:
         if path == "":
             raise ValueError("out is empty: give the name of a folder")
         self.path = Path(path)
         self._is_new = False
+        self._all_or_nothing = all_or_nothing
+        self._written: list[Path] = []
 
     @classmethod
-    def with_free_name(cls, path: Path | str) -> "OutputFolder":
+    def with_free_name(cls, path: Path | str, *, all_or_nothing: bool = False) -> "OutputFolder":
         """The folder of that name, or of the first of ``path-2``, ``path-3``, ... that is free."""
         path = Path(path)
         names = (path if number == 1 else path.with_name(f"{path.name}-{number}") for number in count(1))
-        return cls(next(name for name in names if not name.exists()))
+        return cls(next(name for name in names if not name.exists()), all_or_nothing=all_or_nothing)
 
     def __enter__(self) -> "OutputFolder":
         remedy = "choose another folder with --out, or move this one away"
@@ -71,6 +75,8 @@ class OutputFolder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if kind is not None:
+            for path in self._written if self._all_or_nothing else []:
+                path.unlink(missing_ok=True)
             self._remove_if_new_and_empty()
 
     def _probe(self) -> None:
@@ -90,6 +96,7 @@ class OutputFolder:
         try:
             yield partial
             partial.replace(self.path / name)
+            self._written.append(self.path / name)
         finally:
             partial.unlink(missing_ok=True)
 

@@ -10,6 +10,7 @@ import torch
 from opt_einsum.paths import PathOptimizer
 from torch import Tensor
 
+from tt_conv._tracing import assume_constant_result
 from tt_conv.conv_einsum.arguments import given_shapes, hashable
 from tt_conv.conv_einsum.compile import Program, compile_steps
 from tt_conv.conv_einsum.cost import Usage
@@ -95,7 +96,7 @@ call_memory = CallMemory()
 TRACED = SimpleNamespace()
 
 
-@torch.compiler.assume_constant_result  # type: ignore[untyped-decorator]
+@assume_constant_result
 def traced(equation: str, shapes: Sequence[Any], gradients: Sequence[bool], *settings: Any) -> str:
     """Return the name of the expression that a traced call runs; its shapes and options are constants."""
     *geometry, optimize, memory_limit = settings

@@ -7,7 +7,6 @@ import operator
 from typing import Any
 
 import numpy as np
-import tensorly
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -38,6 +37,8 @@ def dense_kernel(kernel: Any) -> Tensor:
         If it has the wrong number of axes, is empty, or has entries that are not finite.
     """
     if not isinstance(kernel, (Tensor, np.ndarray)) and hasattr(kernel, "to_tensor"):
+        import tensorly
+
         # TensorLy computes with whichever backend is set: use the one that the factors are made for.
         with tensorly.backend_context("numpy" if _holds_arrays(kernel) else "pytorch"):
             kernel = kernel.to_tensor()

@@ -75,12 +75,11 @@ class ConvLSTMCell(RecurrentCell):
 
     def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
         """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
-        hooked = self.conv._forward_hooks or self.conv._forward_pre_hooks or self.conv._backward_hooks
-        if not hooked and isinstance(self.conv, nn.modules.conv._ConvNd):
+        conv: nn.Module = self.conv
+        if isinstance(conv, nn.modules.conv._ConvNd):
             return ConvLSTMRecurrence(self, state)
-        if not hooked and hasattr(self.conv, "chains"):
-            return ChainRecurrence(self, state)
-        return ModuleRecurrence(self, state)
+        # Compression replaces it.
+        return ChainRecurrence(self, state) if hasattr(conv, "chains") else ModuleRecurrence(self, state)
 
     def can_freeze(self) -> bool:
         """Say whether :meth:`frozen_gates` serves single calls of this cell."""

@@ -102,7 +102,7 @@ class ConvLSTMRecurrence(Recurrence):
 
 
 class ModuleRecurrence(Recurrence):
-    """A ConvLSTM whose convolution is a module to be called: watched by hooks, or of an unknown kind."""
+    """A ConvLSTM whose convolution is a module to be called: of an unknown kind."""
 
     def __init__(self, cell: ConvLSTMCell, state: Sequence[Tensor]) -> None:
         super().__init__(cell, state)
@@ -110,6 +110,21 @@ class ModuleRecurrence(Recurrence):
 
     def gates(self, x: Tensor) -> Tensor:
         return double_candidate(self.conv(torch.cat([x, self.hidden[-1]], dim=1)), dim=1)
+
+
+class CalledRecurrence(Recurrence):
+    """A cell that is called for every frame, since hooks on it or on something inside want to see the calls."""
+
+    def __init__(self, cell: RecurrentCell, state: Sequence[Tensor]) -> None:
+        super().__init__(cell, state)
+        self.cell, self.seen = cell, cell.steps
+
+    def step(self, x: Tensor) -> Tensor:
+        newest, (*self.hidden, self.memory) = self.cell(x, self.state())
+        return newest
+
+    def gates(self, x: Tensor) -> Tensor:
+        return self.cell.gates(x, self.hidden)
 
 
 class ChainRecurrence(Recurrence):

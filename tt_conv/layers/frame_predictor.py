@@ -50,6 +50,8 @@ class FramePredictor(Replayable):
         Side of the patches that are folded into channels on the way in and unfolded on the way out.
     dim : int
         Number of spatial axes: 1, 2 or 3.
+    device, dtype
+        Of the parameters.
     **cell_options
         Further arguments of :class:`ConvLSTMCell` or :class:`ConvTTLSTMCell`.
 
@@ -255,6 +257,12 @@ class FramePredictor(Replayable):
         """Compile a step of every cell, never the unrolled sequence; see :meth:`ConvTTLSTMCell.compile`."""
         for cell in self.cells():
             cell.compile(backend=backend, **options)
+
+    def extra_repr(self) -> str:
+        """Describe the network by what its parts do not show."""
+        return (
+            f"{self.in_channels}, skip_stride={self.skip_stride}, sigmoid={self.sigmoid}, patch_size={self.patch_size}"
+        )
 
     def cells(self) -> list[RecurrentCell]:
         """Return the cells in the order in which a frame passes them."""

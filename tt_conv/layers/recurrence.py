@@ -19,8 +19,8 @@ from tt_conv._folding import Expressions
 from tt_conv._memory_format import channels_last, zeros
 from tt_conv.layers._compilation import Compiled
 from tt_conv.layers._graphs import Replayable
-from tt_conv.layers._hooks import watched
-from tt_conv.layers.engine import Recurrence, State, advance_eagerly
+from tt_conv.layers._hooks import is_watched, watched
+from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly
 from tt_conv.layers.frozen import Gates
 from tt_conv.layers.gates import double_candidate, lstm_update
 
@@ -123,7 +123,7 @@ class RecurrentCell(Replayable, ABC):
         parameters = list(self.parameters())
         if torch.is_grad_enabled() and any(value.requires_grad for value in (x, *state, *parameters)):
             return None
-        if torch._C._are_functorch_transforms_active() or not x.numel() or watched(self):
+        if torch._C._are_functorch_transforms_active() or not x.numel() or x.is_meta or watched(self):
             return None
         device = x.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -161,6 +161,10 @@ class RecurrentCell(Replayable, ABC):
         self.compiled_frame = Compiled(one_frame, options)
         self.compiled_step = Compiled(advance_eagerly, options)
 
+    def extra_repr(self) -> str:
+        """Describe the cell by what its parts do not show."""
+        return f"{self.in_channels}, {self.hidden_channels}, kernel_size={self.kernel_size}, steps={self.steps}"
+
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles are not compiled.
         return {**super().__getstate__(), "compiled_frame": None, "compiled_step": None}
@@ -169,10 +173,14 @@ class RecurrentCell(Replayable, ABC):
         """Prepare a walk through a sequence of frames like ``x`` ``[batch, in_channels, *spatial]``."""
         check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
         check_dtype(x, "x", next(self.parameters()))
+        from_zero = state is None
         if state is None:
-            return self.recurrence(self.zero_state(x), from_zero=True)
-        self._check_state(x, state)
-        return self.recurrence(state, from_zero=False)
+            state = self.zero_state(x)
+        else:
+            self._check_state(x, state)
+        if is_watched(self) or watched(self):
+            return CalledRecurrence(self, state)
+        return self.recurrence(state, from_zero=from_zero)
 
     def _check_state(self, x: Tensor, state: Sequence[Tensor]) -> None:
         expected = (x.shape[0], self.hidden_channels, *x.shape[2:])

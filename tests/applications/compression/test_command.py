@@ -268,11 +268,12 @@ class TestRefused:
             contents["tt_conv"]["settings"]["model"] = dict(MODEL.__dict__)
             self.refuse([f"{name}.ckpt", "--budget", "0.5"], "of the architecture that it names", capsys)
         self.refuse(["cut.ckpt", "--budget", "0.5"], "damaged", capsys)
-        self.refuse(["evil.ckpt", "--budget", "0.5"], "damaged", capsys)
+        self.refuse(["evil.ckpt", "--budget", "0.5"], "could run any code and are not loaded", capsys)
         assert not Path("touched").exists()
         self.refuse(["none.ckpt", "--budget", "0.5"], "none.ckpt", capsys)
-        for name in ("evil.ckpt", "cut.ckpt"):
-            self.refuse([name, "--budget", "0.5", "--model", "somebody:build"], "damaged", capsys)
+        for name, message in (("evil.ckpt", "could run any code"), ("cut.ckpt", "damaged")):
+            self.refuse([name, "--budget", "0.5", "--model", "somebody:build"], message, capsys)
+        assert not Path("touched").exists()
 
     @pytest.mark.parametrize(
         ("arguments", "message"),

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from lightning.pytorch.plugins import MixedPrecision
 from torch import Tensor
 
 from tt_conv.applications.training import resume_training, run_training, settings_from_dict, settings_to_dict
@@ -243,6 +245,18 @@ def test_recipes_are_complete_and_build(name: str) -> None:
         ({"training": {"epochs": 0}}, "training.epochs must be at least 1, got 0"),
         ({"training": {"devices": "many"}}, "training.devices must be a number"),
         ({"training": {"sampling_ratio": 2.0}}, "sampling_ratio must be from 0 to 1"),
+        ({"training": {"sampling_decay": -1.0}}, "sampling_decay must not be negative"),
+        ({"training": {"learning_rate": 0.0}}, "training.learning_rate must be positive"),
+        ({"training": {"clip_norm": 0.0}}, "training.clip_norm must be positive, or null"),
+        ({"training": {"weight_decay": -1.0}}, "training.weight_decay must not be negative"),
+        ({"training": {"lr_decay": 5.0}}, "training.lr_decay is a factor"),
+        ({"training": {"accelerator": "bogus"}}, "bogus"),
+        ({"training": {"accelerator": "tpu"}}, "cannot train with accelerator=tpu, devices=1"),
+        ({"training": {"strategy": "bogus"}}, "bogus"),
+        ({"training": {"precision": "fp16"}}, "training.precision=fp16 needs a GPU: take bf16 or 32"),
+        ({"training": {"loss": "cross_entropy"}, "model": {"sigmoid": False}}, "need a model that ends with a sigmoid"),
+        ({"data": {"workers": -1}}, "data.workers must not be negative"),
+        ({"data": {"given": "many"}}, '"data.given": Expected int. Got value: many'),
         ({"model": {"patch_size": 3}}, r"model.patch_size=3 must divide the frames' sides \(16, 16\)"),
         ({"model": {"cell": "conv_lstm"}}, "conv_lstm cells have no option 'rank'"),
         ({"data": {"kind": "own"}}, "say where they are with --data.path"),
@@ -260,6 +274,68 @@ def test_bad_settings_leave_no_folder(tmp_path: Path, change: dict[str, dict[str
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run_training(settings_from_dict(values), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_training_that_diverges_says_so(tmp_path: Path) -> None:
+    wild: dict[str, Any] = {"learning_rate": 1e30, "weight_decay": 1e20, "optimizer": "adamw"}
+    with pytest.raises(ValueError, match=r"the training diverged in epoch 1, .*: lower training\.learning_rate"):
+        run_training(tiny(**wild), tmp_path / "out")
+    with pytest.raises(ValueError, match="outputs are not numbers from 0 to 1: the training diverged"):
+        run_training(
+            tiny(learning_rate=1e30, weight_decay=1e20, optimizer="adamw", loss="cross_entropy"), tmp_path / "o"
+        )
+
+
+def test_what_cannot_be_resumed(trained: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(trained, folder)
+    settings = yaml.safe_load((folder / "settings.yaml").read_text())
+
+    def refused(message: str, **changes: Any) -> None:
+        (folder / "settings.yaml").write_text(yaml.safe_dump(settings | changes))
+        with pytest.raises(ValueError, match=message):
+            resume_training(folder)
+
+    refused(
+        r"settings\.yaml was changed since .*last\.ckpt .*model\.rank \(2 in the checkpoint, 3 now\): put that",
+        model=settings["model"] | {"rank": 3},
+    )
+    refused(r"settings\.yaml: the settings model must be named values", model="text")
+    (folder / "settings.yaml").write_text("model: [")
+    with pytest.raises(ValueError, match=r"settings\.yaml: .*expected"):
+        resume_training(folder)
+    for content in (b"", (folder / "last.ckpt").read_bytes()[:5000]):
+        (folder / "last.ckpt").write_bytes(content)
+        refused(r"last\.ckpt is no checkpoint, or a damaged one: .*put a copy of best\.ckpt in its place")
+    shutil.copy(folder / "best.ckpt", folder / "last.ckpt")
+    assert resume_training(folder)
+
+
+def test_float16_with_scaled_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a GPU does, here on the CPU, where Lightning would take bfloat16; interrupted and resumed."""
+    plugins = lambda recipe: {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}  # noqa: E731
+    monkeypatch.setattr("tt_conv.applications.training.run._precision", plugins)
+    settings = tiny(epochs=2, precision="fp16", clip_norm=0.5)
+    run_training(settings, tmp_path / "whole")
+    kept = torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)
+    assert kept["MixedPrecision"]["scale"] > 1
+    run_training(tiny(epochs=2, precision="32", clip_norm=0.5), tmp_path / "exact")
+    for name, value in weights(tmp_path / "exact" / "last.ckpt").items():
+        assert kept["state_dict"][name].dtype == torch.float32
+        torch.testing.assert_close(kept["state_dict"][name], value, rtol=0, atol=4e-3)
+
+    def dies(task: VideoPrediction, batch: Any) -> Any:
+        if task.global_step == 3:
+            raise SystemExit
+        return original(task, batch)
+
+    with monkeypatch.context() as patched:
+        original = VideoPrediction.training_step
+        patched.setattr(VideoPrediction, "training_step", dies)
+        with pytest.raises(KeyboardInterrupt):
+            run_training(settings, tmp_path / "parts")
+    assert resume_training(tmp_path / "parts")
+    assert same(weights(tmp_path / "whole" / "last.ckpt"), weights(tmp_path / "parts" / "last.ckpt"))
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:

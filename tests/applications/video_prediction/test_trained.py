@@ -2,7 +2,11 @@
 
 import json
 import os
+import pickle
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -12,10 +16,10 @@ import yaml
 from PIL import Image
 
 from tt_conv.applications.command_line import main
-from tt_conv.applications.training import run_training
+from tt_conv.applications.training import resume_training, run_training
 from tt_conv.applications.video_prediction import MovingMNIST, copy_last
 from tt_conv.applications.video_prediction.checkpoint import load_trained
-from tt_conv.applications.video_prediction.data import read_video, write_video
+from tt_conv.applications.video_prediction.data import OwnVideos, read_video, write_video
 from tt_conv.applications.video_prediction.evaluate_trained import EvaluationSettings, run_evaluation
 from tt_conv.applications.video_prediction.inspect_data import inspect_data
 from tt_conv.applications.video_prediction.predict import run_prediction
@@ -125,11 +129,11 @@ def test_predictions_elsewhere_in_colour_and_of_another_size(checkpoint: Path, t
     assert predicted.shape == (2, 1, 10, 12)
     with pytest.raises(ValueError, match=r"start must be from 0 to 27 for 3 frames given, got 28"):
         run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", given=3, start=28)
-    with pytest.raises(ValueError, match=r"a\.npy has 30; ask for fewer frames"):
+    with pytest.raises(ValueError, match=r"a\.npy has 30 frames, 31 are to be shown: .* fewer with --given"):
         run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", given=31)
-    with pytest.raises(ValueError, match="patch_size=2 must divide every side"):
+    with pytest.raises(ValueError, match=r"sides 2 divides, got 9 x 11: choose others with --size, such as \[8,12\]"):
         run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", size=(9, 11))
-    with pytest.raises(ValueError, match="at least 1 frame"):
+    with pytest.raises(ValueError, match="given, future and step must be at least 1"):
         run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "other", future=0)
     assert not (tmp_path / "other").exists()
 
@@ -218,11 +222,153 @@ def test_the_commands(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFi
     assert not (tmp_path / "other").exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_no_permission(checkpoint: Path, tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError, match="cannot write to the output folder"):
-        run_evaluation(checkpoint, tmp_path / "out")
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Root may do anything: be somebody else where that is possible."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
+
+
+def test_no_permission(checkpoint: Path) -> None:
+    with TemporaryDirectory() as place:
+        folder, videos = Path(place), Path(place, "videos")
+        (folder / "best.ckpt").write_bytes(checkpoint.read_bytes())
+        videos.mkdir()
+        np.save(videos / "a.npy", np.zeros((9, 8, 8), np.uint8))
+        (videos / "a.npy").chmod(0)
+        folder.chmod(0o555)
+        with as_nobody():
+            with pytest.raises(PermissionError, match=r"cannot write to the output folder .*: choose another folder"):
+                run_evaluation(folder / "best.ckpt", folder / "out")
+            with pytest.raises(ValueError, match=r"a\.npy: it may not be read: change its permissions"):
+                OwnVideos(videos, frames=3)
+        assert {path.name for path in folder.iterdir()} == {"best.ckpt", "videos"}
+        folder.chmod(0o755)
+        (folder / "best.ckpt").chmod(0)
+        with as_nobody(), pytest.raises(PermissionError, match=r"best\.ckpt"):
+            load_trained(folder / "best.ckpt")
+
+
+def test_a_prediction_takes_steps_and_values_as_in_training(tmp_path: Path) -> None:
+    """A network that was trained on every second frame of measurements sees every second frame, in the same units."""
+    rain = np.random.default_rng(0).random((80, 8, 8)) * 50
+    np.save(tmp_path / "rain.npy", rain)
+    np.save(tmp_path / "drizzle.npy", rain[:12] / 100)
+    data = DataSettings("own", str(tmp_path / "rain.npy"), given=3, future=1, step=2, value_range=(0, 50))
+    recipe = TrainingSettings(epochs=1, accelerator="cpu", pictures_every=0)
+    model = ModelSettings(hidden_channels=[2], layers_per_block=[1], kernel_size=3, rank=2)
+    run_training(Settings(data, model, recipe), tmp_path / "run")
+    predicted = run_prediction(tmp_path / "run" / "last.ckpt", tmp_path / "drizzle.npy", tmp_path / "out", future=2)
+    shown = torch.from_numpy(rain[7:12:2] / 100 / 50).float()[None, :, None]
+    with torch.no_grad():
+        expected = load_trained(tmp_path / "run" / "last.ckpt").model(shown, 2)[0, -2:]
+    torch.testing.assert_close(predicted, expected)
+
+
+def test_a_detected_range_holds_ever_after(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.linspace(0, 200, 80 * 64).reshape(80, 8, 8))
+    data = DataSettings("own", str(tmp_path / "a.npy"), given=2, future=1)
+    model = ModelSettings(hidden_channels=[2], layers_per_block=[1], kernel_size=3, rank=2)
+    settings = Settings(data, model, TrainingSettings(epochs=1, accelerator="cpu", pictures_every=0))
+    run_training(settings, tmp_path / "run")
+    assert load_trained(tmp_path / "run" / "best.ckpt").settings.data.value_range == (0, 255)
+    assert resume_training(tmp_path / "run")
+    np.save(tmp_path / "bright.npy", np.full((5, 8, 8), 256.0))
+    with pytest.raises(ValueError, match="outside the training's 0 to 255"):
+        run_prediction(tmp_path / "run" / "best.ckpt", tmp_path / "bright.npy", tmp_path / "out")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"rate": 0.0}, "rate must be from 0.1 to 100 frames per second, got 0"),
+        ({"rate": -3.0}, "rate must be from 0.1 to 100"),
+        ({"rate": 1e-4}, "rate must be from 0.1 to 100"),
+        ({"device": "bogus"}, "device 'bogus' cannot be used here .*: there are cpu"),
+        ({"step": 0}, "given, future and step must be at least 1"),
+        ({"step": 9}, "has 40 frames, 10 are to be shown, every 9. one"),
+    ],
+)
+def test_a_prediction_that_cannot_be(checkpoint: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((40, 16, 16), np.uint8))
+    with pytest.raises(ValueError, match=message):
+        run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_one_video_at_a_time(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "videos").mkdir()
+    for name in "ab":
+        np.save(tmp_path / "videos" / f"{name}.npy", np.zeros((2, 12, 16, 16), np.uint8))
+    with pytest.raises(ValueError, match=r"videos holds 2 videos, such as a\.npy.*: name one of them"):
+        run_prediction(checkpoint, tmp_path / "videos", tmp_path / "out")
+    run_prediction(checkpoint, tmp_path / "videos" / "a.npy", tmp_path / "out", future=1)
+    assert "the first of its 2 sequences is taken" in capsys.readouterr().out
+    (tmp_path / "b.mp4").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"b\.mp4: no video, or a damaged one .*: give another one"):
+        run_prediction(checkpoint, tmp_path / "b.mp4", tmp_path / "other")
+
+
+def test_a_failed_prediction_leaves_nothing(checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    np.save(tmp_path / "a.npy", np.zeros((12, 16, 16), np.uint8))
+    monkeypatch.setattr("tt_conv.applications.video_prediction.predict.draw_strips", full)
+    with pytest.raises(OSError, match="No space left"):
+        run_prediction(checkpoint, tmp_path / "a.npy", tmp_path / "out", future=1)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"futures": []}, "future must be numbers of frames, each at least 1"),
+        ({"futures": [3, 0]}, "future must be numbers of frames, each at least 1"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"device": "bogus"}, "device 'bogus' cannot be used here"),
+    ],
+)
+def test_an_evaluation_that_cannot_be(checkpoint: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        run_evaluation(checkpoint, tmp_path / "out", EvaluationSettings(**settings))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_horizon_named_twice_counts_once(checkpoint: Path, tmp_path: Path) -> None:
+    results = run_evaluation(checkpoint, tmp_path / "out", EvaluationSettings([2, 2]))
+    assert [horizon["future"] for horizon in results["horizons"]] == [2]
+
+
+def test_checkpoints_that_are_incomplete(checkpoint: Path, tmp_path: Path) -> None:
+    for name, damage in {
+        "no state": lambda contents: contents.pop("state_dict"),
+        "no settings": lambda contents: contents["tt_conv"].pop("settings"),
+        "no account": lambda contents: contents["tt_conv"].pop("sequences_seen"),
+        "settings of text": lambda contents: contents["tt_conv"].update(settings="text"),
+        "unknown settings": lambda contents: contents["tt_conv"]["settings"]["model"].update(unknown=1),
+        "unknown cell": lambda contents: contents["tt_conv"]["settings"]["model"].update(cell="gru"),
+        "text": lambda contents: contents.update(tt_conv="text"),
+    }.items():
+        contents = torch.load(checkpoint, weights_only=True)
+        damage(contents)
+        torch.save(contents, tmp_path / f"{name}.ckpt")
+        with pytest.raises(ValueError, match=rf"{name}\.ckpt.*: give a checkpoint as tt-conv train wrote it"):
+            load_trained(tmp_path / f"{name}.ckpt")
+
+
+def test_no_advice_to_run_what_a_checkpoint_holds(tmp_path: Path) -> None:
+    torch.save({"state_dict": Path("a")}, tmp_path / "a.ckpt")
+    (tmp_path / "b.ckpt").write_bytes(pickle.dumps(Path("a")))
+    for name, message in (("a", "holds Python objects .* not loaded"), ("b", "is no checkpoint, or a damaged one")):
+        with pytest.raises(ValueError, match=rf"{name}\.ckpt {message}") as error:
+            load_trained(tmp_path / f"{name}.ckpt")
+        assert "weights_only" not in str(error.value)
 
 
 def test_a_prediction_leaves_nothing_in_the_cache(checkpoint: Path, tmp_path: Path, own_cache: Path) -> None:

@@ -50,6 +50,16 @@ def save_compressed(model: nn.Module, path: Path | str) -> Path:
         If there is something of that name.
     ModuleNotFoundError
         If safetensors is not installed.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from torch import nn
+    >>> from tt_conv.applications.compression import compress, save_compressed
+    >>> small, report = compress(nn.Sequential(nn.Conv2d(4, 16, 3)), budget=0.5)
+    >>> with TemporaryDirectory() as folder:
+    ...     sorted(file.name for file in save_compressed(small, Path(folder, "small")).iterdir())
+    ['config.json', 'model.safetensors']
     """
     weights = weights_on_disk(model)
     path = Path(path)

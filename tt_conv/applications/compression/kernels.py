@@ -8,7 +8,6 @@ from functools import cached_property
 from itertools import pairwise
 
 import torch
-from tensorly.decomposition import tensor_train
 from torch import Tensor, nn
 
 from tt_conv._chain import stacked_kernel
@@ -261,8 +260,8 @@ class Kernel:
             if rank in seen:
                 continue
             seen.add(rank)
-            with pytorch_backend():
-                first, *middle, last = tensor_train(train.contiguous(), rank=[1, *rank, 1])
+            with pytorch_backend() as tensorly:
+                first, *middle, last = tensorly.tensor_train(train.contiguous(), rank=[1, *rank, 1])
             parts = [first.squeeze(0), *middle, last.squeeze(-1).mT]
             yield self._judged("tt", rank, self._restored(dict(zip(kind.terms, parts, strict=True))))
 

@@ -36,6 +36,11 @@ class Tuned:
         Steps after which ``model`` was taken; 0 if the tuning did no good.
     interrupted : bool
         Whether Ctrl-C ended it early.
+
+    Examples
+    --------
+    >>> Tuned(nn.Identity(), [(0, 0.5), (10, 0.25)], steps=10).interrupted
+    False
     """
 
     model: nn.Module

@@ -29,6 +29,14 @@ class LayerReport:
         Norm of the change of the kernel over that of the kernel.
     output_error : float, optional
         The same of the layer's output on calibration data; ``None`` if none reached the layer.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from tt_conv.applications.compression import compress
+    >>> small, report = compress(nn.Sequential(nn.Conv2d(4, 16, 3)), budget=0.5)
+    >>> report.layers[0].name
+    '0'
     """
 
     name: str
@@ -70,6 +78,14 @@ class CompressionReport:
         What the caller's own measure gave.
     notes : sequence of str
         What else there is to know.
+
+    Examples
+    --------
+    >>> from torch import nn
+    >>> from tt_conv.applications.compression import compress
+    >>> small, report = compress(nn.Sequential(nn.Conv2d(4, 16, 3)), budget=0.5)
+    >>> report.parameters_after < report.parameters_before, len(report.layers)
+    (True, 1)
     """
 
     layers: Sequence[LayerReport]

@@ -44,6 +44,18 @@ def accuracy_of(
     Returns
     -------
     Accuracy
+
+    Examples
+    --------
+    >>> from tt_conv.applications.recognition.model import ConvolutionalRecognizer
+    >>> class Gray(LabelledClips):
+    ...     classes, labels = ("dark", "bright"), (0, 1, 1)
+    ...
+    ...     def clip(self, number):
+    ...         return torch.full((4, 1, 16, 16), float(self.labels[number]))
+    >>> accuracy = accuracy_of(ConvolutionalRecognizer(1, 2, (8, 8), (8,)).eval(), Gray(), [0.5, 1.0])
+    >>> len(accuracy.top1), list(accuracy.confusion)
+    (4, [0.5, 1.0])
     """
     frames = clips[0][0].shape[0]
     gathered = AccuracyOverTime(frames, model.classes, fractions)

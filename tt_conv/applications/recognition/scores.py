@@ -81,7 +81,21 @@ class AccuracyOverTime:
 
 @torch.inference_mode()
 def ranked(scores: Tensor, classes: Sequence[str], top: int = TOP) -> list[tuple[str, float]]:
-    """The likeliest classes and their probabilities, from logits ``[K]``.
+    """The likeliest classes and their probabilities.
+
+    Parameters
+    ----------
+    scores : Tensor ``[K]``
+        Logits.
+    classes : sequence of str
+        The names of the K classes.
+    top : int
+        How many classes, at most.
+
+    Returns
+    -------
+    list of (str, float)
+        Name and probability, the likeliest first.
 
     Examples
     --------

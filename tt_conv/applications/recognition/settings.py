@@ -49,6 +49,11 @@ class DataSettings:
         Folder for made clips and what is known of videos.
     workers : int
         Processes that decode clips during training.
+
+    Examples
+    --------
+    >>> DataSettings(kind="class_folders", path="videos/", frames=8, size=(96, 128)).frames
+    8
     """
 
     kind: DataKind = "digit_actions"
@@ -100,6 +105,11 @@ class ModelSettings:
         sliding or fixed (conv_tt_lstm).
     boundary : str, optional
         stagewise, zeros or circular (conv_tt_lstm).
+
+    Examples
+    --------
+    >>> ModelSettings(kind="conv_lstm", hidden_channels=[32, 32]).encoder_channels
+    [16, 32]
     """
 
     kind: Literal["conv_tt_lstm", "conv_lstm", "conv_3d"] = "conv_tt_lstm"
@@ -128,6 +138,11 @@ class TrainingSettings(CommonSettings):
     weight_power : float
         The cross-entropy of the classes after frame t of T counts (t / T) to this power: 0 counts all observed parts
         alike, a large one the last frame alone.
+
+    Examples
+    --------
+    >>> TrainingSettings(epochs=5, prediction_weight=2.0).weight_power
+    1.0
     """
 
     start: Literal["xavier", "default"] = "default"
@@ -137,7 +152,24 @@ class TrainingSettings(CommonSettings):
 
 @dataclass
 class Settings:
-    """A whole training of a network that recognises actions."""
+    """A whole training of a network that recognises actions.
+
+    Parameters
+    ----------
+    data : DataSettings
+        Which clips.
+    model : ModelSettings
+        The network.
+    training : TrainingSettings
+        The recipe.
+    task : str
+        recognition, which tells these settings from those of other tasks.
+
+    Examples
+    --------
+    >>> Settings(DataSettings(frames=8)).model.kind
+    'conv_tt_lstm'
+    """
 
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
-from tt_conv.applications.training.settings import TASKS, Settings, check_task
+from tt_conv.applications.training.settings import TASKS, AnySettings, check_task
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
@@ -55,6 +55,10 @@ class Application(ABC):
     def open_data(self, settings: Any, split: Any) -> Samples:
         """Open one part of the data that data settings name: train, validation or test."""
 
+    def decided(self, settings: Any, train: Samples) -> Any:
+        """The settings with what was found when the data were opened, where that must be the same ever after."""
+        return settings
+
     @abstractmethod
     def training(self, settings: Any, train: Samples, steps: int) -> "TrainedByRecipe":
         """The module that Lightning trains for so many steps, with an untrained model in it."""
@@ -88,7 +92,7 @@ def application(task: str) -> Application:
     return import_module(f"{TASKS[task]}.application").APPLICATION
 
 
-def application_of(settings: Settings) -> Application:
+def application_of(settings: AnySettings) -> Application:
     """The application that settings are of."""
     return application(settings.task)
 

@@ -1,5 +1,6 @@
 """The part of a training by a recipe that no task changes: steps, validation, optimizer, checkpoint."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from tt_conv._version import __version__
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY
 from tt_conv.applications.training.plateau import PlateauSchedule
-from tt_conv.applications.training.settings import Settings, settings_to_dict
+from tt_conv.applications.training.settings import AnySettings, settings_to_dict
 from tt_conv.applications.training.tasks import Task
 
 
@@ -21,13 +22,13 @@ class TrainedByRecipe(Task):
 
     Parameters
     ----------
-    settings : Settings
+    settings : AnySettings
         The whole training.
     **options
         Of the other base class.
     """
 
-    def __init__(self, settings: Settings, **options: Any) -> None:
+    def __init__(self, settings: AnySettings, **options: Any) -> None:
         recipe = settings.training
         super().__init__(learning_rate=recipe.learning_rate, clip_norm=recipe.clip_norm or float("inf"), **options)
         self.settings = settings
@@ -85,6 +86,12 @@ class TrainedByRecipe(Task):
         trained = self._summed(torch.stack([self._losses, torch.full_like(self._losses, self._seen)]))
         self.validated = {name: float(value / total[names.index("")]) for name, value in zip(names, total, strict=True)}
         self.validation_loss = self.validated["loss"]
+        if not math.isfinite(self.validation_loss):
+            raise ValueError(
+                f"the training diverged in epoch {self.current_epoch + 1}, its validation loss is "
+                f"{self.validation_loss}: lower training.learning_rate or training.clip_norm; the epochs before it are "
+                "kept"
+            )
         self.training_loss = float(trained[0] / trained[1])
         self.sequences_seen += int(trained[1])
         self.log_dict({"validation_loss": self.validation_loss, **self.history()})

@@ -2,7 +2,9 @@
 
 import json
 import pickle
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,20 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a checkpoint, such as {path / 'best.ckpt'}")
+    with path.open("rb") as file:  # for the plain error of a file that is missing or may not be read
+        is_archive = file.read(2) == b"PK"
     try:
-        contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, UnicodeDecodeError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"{path} is no checkpoint, or a damaged one ({reason}): give another file") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on what is no checkpoint, before it is refused
+            contents = torch.load(path, map_location="cpu", weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
+        # PyTorch's own words advise to load it all the same, which runs what it holds.
+        if is_archive and isinstance(error, pickle.UnpicklingError):
+            raise ValueError(
+                f"{path} holds Python objects beside tensors and plain values; they could run any code and are not "
+                "loaded: save a state dict instead, torch.save(model.state_dict(), path)"
+            ) from error
+        raise ValueError(f"{path} is no checkpoint, or a damaged one: give another file") from error
     if not isinstance(contents, Mapping):
         raise ValueError(f"{path} holds a {type(contents).__name__}, expected a checkpoint or a state dict")
     return contents
@@ -64,6 +75,14 @@ def _task_of_folder(folder: Path) -> str:
 def load_any_trained(path: Path | str) -> Trained:
     """A trained network of any task, from a checkpoint of ``tt-conv train``.
 
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Trained
+
     Raises
     ------
     FileNotFoundError
@@ -72,6 +91,18 @@ def load_any_trained(path: Path | str) -> Trained:
         If it is no checkpoint, or is damaged.
     """
     return application(task_of_file(path)).load_trained(path)
+
+
+@contextmanager
+def named(path: Path | str) -> Iterator[None]:
+    """Name the file in what goes wrong while a checkpoint of ``tt-conv train`` is made sense of."""
+    remedy = "give a checkpoint as tt-conv train wrote it"
+    try:
+        yield
+    except ValueError as error:
+        raise error if str(path) in str(error) else ValueError(f"{path}: {error}: {remedy}") from error
+    except (LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} is incomplete, or not of this program ({error}): {remedy}") from error
 
 
 def load_weights(model: nn.Module, contents: Mapping[str, Any], path: Path | str) -> None:

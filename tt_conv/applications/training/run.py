@@ -2,32 +2,48 @@
 
 import math
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.training.application import Application, Samples, application_of, parameters_of
-from tt_conv.applications.training.callbacks import LAST, Checkpoints, History, RunBar
+from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
+from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
-from tt_conv.applications.training.settings import Settings, TrainingSettings, settings_from_dict, settings_to_dict
+from tt_conv.applications.training.settings import (
+    AnySettings,
+    TrainingSettings,
+    read_settings,
+    settings_from_dict,
+    settings_to_dict,
+)
 from tt_conv.applications.training.tasks import Outcome, quiet_lightning, stops_in_good_order
 
 SETTINGS_FILE = "settings.yaml"
-_PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "64": "64-true"}
+_PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "64": "64-true"}
+# What may differ when a training goes on: where data are and on what it runs, not what is computed.
+_MAY_CHANGE = {
+    "data": {"path", "cache", "workers"},
+    "model": set[str](),
+    "training": {"accelerator", "devices", "strategy", "nodes", "pictures_every"},
+}
 
 
-def run_training(settings: Settings, out: Path | str | None = None) -> bool:
+def run_training(settings: AnySettings, out: Path | str | None = None) -> bool:
     """Train a model and leave a folder of checkpoints, logs and pictures.
 
     Parameters
     ----------
-    settings : Settings
+    settings : AnySettings
         Data, model and recipe of a task.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-training``, or the first free name after it.
@@ -44,13 +60,14 @@ def run_training(settings: Settings, out: Path | str | None = None) -> bool:
     ValueError, OSError
         If the data or the settings cannot be used.
     """
-    prepared = _Prepared(settings)
     folder = OutputFolder.with_free_name("tt-conv-training") if out is None else OutputFolder(out)
+    prepared = _Prepared(settings)
+    prepared.make_trainer(folder.path)
     if prepared.is_other_process:  # of several: the first one has claimed the folder, or does so now
         return prepared.run(folder.path, None)
     with folder:
         with folder.new_file(SETTINGS_FILE) as file:
-            file.write_text(yaml.safe_dump(settings_to_dict(settings), sort_keys=False))
+            file.write_text(yaml.safe_dump(settings_to_dict(prepared.settings), sort_keys=False))
         return prepared.run(folder.path, None)
 
 
@@ -76,23 +93,51 @@ def resume_training(folder: Path | str) -> bool:
     file = folder / SETTINGS_FILE
     if not file.exists():
         raise FileNotFoundError(f"{folder} holds no {SETTINGS_FILE}: give the folder of a training")
-    settings = settings_from_dict(yaml.safe_load(file.read_text()))
+    settings = read_settings(file)
     checkpoint = folder / LAST
-    return _Prepared(settings).run(folder, checkpoint if checkpoint.exists() else None)
+    if checkpoint.exists():
+        _check_unchanged(settings, checkpoint, file)
+    prepared = _Prepared(settings)
+    prepared.make_trainer(folder)
+    return prepared.run(folder, checkpoint if checkpoint.exists() else None)
+
+
+def _check_unchanged(settings: AnySettings, checkpoint: Path, file: Path) -> None:
+    """Refuse to go on from a checkpoint that is damaged, or by other settings than those it was trained by."""
+    try:
+        contents = read_checkpoint(checkpoint)
+    except ValueError as error:
+        raise ValueError(f"{error}; to go on from the best epoch, put a copy of {BEST} in its place") from error
+    with named(checkpoint):
+        kept = settings_to_dict(settings_from_dict(contents[CHECKPOINT_KEY]["settings"]))
+    now, longer = settings_to_dict(settings), settings.training.schedule == "plateau"
+    changed = [
+        f"{part}.{name} ({kept[part].get(name)} in the checkpoint, {value} now)"
+        for part, allowed in _MAY_CHANGE.items()
+        for name, value in now[part].items()
+        if name not in allowed and not (longer and name == "epochs") and kept[part].get(name) != value
+    ]
+    if changed:
+        raise ValueError(
+            f"{file} was changed since {checkpoint} was written: {', '.join(changed)}: put that back, or start anew "
+            "with tt-conv train --config"
+        )
 
 
 class _Prepared:
     """A training whose data are open and whose model is built."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: AnySettings) -> None:
         recipe, self.application = settings.training, application_of(settings)
         check_recipe(recipe)
+        if settings.data.workers < 0:
+            raise ValueError(f"data.workers must not be negative, got {settings.data.workers}")
         self.application.check(settings)
-        self.settings = settings
         self.train = self.application.open_data(settings.data, "train")
+        settings = self.settings = self.application.decided(settings, self.train)
         self.validation = self.application.open_data(settings.data, "validation")
-        batch = min(recipe.batch_size, len(self.train))
-        self.steps = recipe.epochs * (len(self.train) // batch)
+        self.batch = min(recipe.batch_size, len(self.train))
+        self.steps = recipe.epochs * (len(self.train) // self.batch)
         self.task = self.application.training(settings, self.train, self.steps)
 
     @property
@@ -106,17 +151,16 @@ class _Prepared:
             print(_closing_words(folder, outcome, self.settings, self.application), flush=True)
         return not outcome.interrupted
 
-    def _fit(self, folder: Path, checkpoint: Path | None) -> Outcome:
+    def make_trainer(self, folder: Path) -> None:
+        """Make what trains; devices and strategies that are not there are refused before anything is written."""
         recipe = self.settings.training
-        if not self.is_other_process:
-            print(self._introduction(folder, checkpoint), flush=True)
-        with quiet_lightning():
-            trainer = pl.Trainer(
+        with quiet_lightning(), _refused_devices(recipe):
+            self.trainer = pl.Trainer(
                 accelerator=recipe.accelerator,
                 devices=recipe.devices if recipe.devices == "auto" else int(recipe.devices),
                 num_nodes=recipe.nodes,
                 strategy=recipe.strategy,
-                precision=_PRECISIONS[recipe.precision],
+                **_precision(recipe),
                 max_epochs=recipe.epochs,
                 logger=TensorBoardLogger(folder, name="", version="tensorboard"),
                 callbacks=[
@@ -133,11 +177,17 @@ class _Prepared:
                 reload_dataloaders_every_n_epochs=1,
                 log_every_n_steps=max(1, min(50, self.steps // recipe.epochs)),
             )
+
+    def _fit(self, folder: Path, checkpoint: Path | None) -> Outcome:
+        recipe = self.settings.training
+        if not self.is_other_process:
+            print(self._introduction(folder, checkpoint), flush=True)
+        with quiet_lightning():
             data = _Batches(self.train, self.validation, self.settings)
-            with stops_in_good_order(trainer) as stopped:
+            with stops_in_good_order(self.trainer) as stopped:
                 try:
                     # Only plain values and tensors are in it; nothing else would be loaded.
-                    trainer.fit(self.task, data, ckpt_path=checkpoint, weights_only=True)
+                    self.trainer.fit(self.task, data, ckpt_path=checkpoint, weights_only=True)
                 except SystemExit as end:
                     raise KeyboardInterrupt from end
         done = self.task.validated_epoch + 1
@@ -149,7 +199,7 @@ class _Prepared:
         lines += [f"  {note}" for note in {*self.train.notes, *self.validation.notes}]
         lines += [
             f"{about.model_name(self.settings)}: {parameters_of(self.task.model):,} parameters; "
-            f"{recipe.epochs} epochs, {self.steps:,} steps of {recipe.batch_size} {about.samples}. Writing to {folder}."
+            f"{recipe.epochs} epochs, {self.steps:,} steps of {self.batch} {about.samples}. Writing to {folder}."
         ]
         if checkpoint is not None:
             lines += [f"Going on from {checkpoint}."]
@@ -159,7 +209,7 @@ class _Prepared:
 class _Batches(pl.LightningDataModule):
     """The batches of one process, new for every epoch."""
 
-    def __init__(self, train: Samples, validation: Samples, settings: Settings) -> None:
+    def __init__(self, train: Samples, validation: Samples, settings: AnySettings) -> None:
         super().__init__()
         self.train, self.validation, self.settings = train, validation, settings
 
@@ -206,11 +256,35 @@ def check_recipe(recipe: TrainingSettings) -> None:
         raise ValueError(f"training.devices must be a number of devices, or auto, got {recipe.devices!r}")
     if recipe.seed < 0:
         raise ValueError(f"training.seed must not be negative, got {recipe.seed}")
-    if not math.isfinite(recipe.learning_rate):
-        raise ValueError(f"training.learning_rate must be finite, got {recipe.learning_rate}")
+    if not 0 < recipe.learning_rate < math.inf:
+        raise ValueError(f"training.learning_rate must be positive and finite, got {recipe.learning_rate}")
+    if recipe.clip_norm is not None and not recipe.clip_norm > 0:
+        raise ValueError(f"training.clip_norm must be positive, or null for no clipping, got {recipe.clip_norm}")
+    if not recipe.weight_decay >= 0:
+        raise ValueError(f"training.weight_decay must not be negative, got {recipe.weight_decay}")
+    if not 0 < recipe.lr_decay <= 1:
+        raise ValueError(f"training.lr_decay is a factor from 0 (excluded) to 1, got {recipe.lr_decay}")
 
 
-def _closing_words(folder: Path, outcome: Outcome, settings: Settings, about: Application) -> str:
+def _precision(recipe: TrainingSettings) -> dict[str, Any]:
+    if recipe.precision == "fp16" and not (recipe.accelerator != "cpu" and torch.cuda.is_available()):
+        # Lightning would train in bfloat16 instead, with a warning.
+        raise ValueError("training.precision=fp16 needs a GPU: take bf16 or 32")
+    return {"precision": _PRECISIONS[recipe.precision]}
+
+
+@contextmanager
+def _refused_devices(recipe: TrainingSettings) -> Iterator[None]:
+    try:
+        yield
+    except (MisconfigurationException, ModuleNotFoundError) as error:
+        raise ValueError(
+            f"cannot train with accelerator={recipe.accelerator}, devices={recipe.devices}, "
+            f"strategy={recipe.strategy}: {error}"
+        ) from error
+
+
+def _closing_words(folder: Path, outcome: Outcome, settings: AnySettings, about: Application) -> str:
     epochs = settings.training.epochs
     if outcome.interrupted:
         return (

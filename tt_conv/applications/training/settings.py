@@ -1,7 +1,8 @@
 """The settings that the trainings of all tasks have, and settings as YAML files hold them. Imports nothing heavy."""
 
+import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
@@ -49,7 +50,7 @@ class TrainingSettings:
     start : str
         Initial weights: xavier (zero biases) or default (PyTorch's).
     precision : str
-        32, bf16 (convolutions in bfloat16) or 64.
+        32, bf16 (convolutions in bfloat16), fp16 (in float16, with scaled losses; GPU only) or 64.
     seed : int
         Of all that is random in a training.
     accelerator : str
@@ -60,6 +61,11 @@ class TrainingSettings:
         auto, ddp or another that Lightning knows.
     nodes : int
         Machines.
+
+    Examples
+    --------
+    >>> TrainingSettings(epochs=5, schedule="one_cycle").optimizer
+    'adamw'
     """
 
     epochs: int = 20
@@ -73,7 +79,7 @@ class TrainingSettings:
     lr_decay: float = 0.98
     lr_decay_every: int = 5
     start: Literal["xavier", "default"] = "xavier"
-    precision: Literal["32", "bf16", "64"] = "32"
+    precision: Literal["32", "bf16", "fp16", "64"] = "32"
     seed: int = 0
     accelerator: str = "auto"
     devices: str = "1"
@@ -81,7 +87,7 @@ class TrainingSettings:
     nodes: int = 1
 
 
-class Settings(Protocol):
+class AnySettings(Protocol):
     """A whole training: every task has a dataclass of this form."""
 
     data: Any
@@ -90,8 +96,24 @@ class Settings(Protocol):
     task: Any
 
 
-def settings_to_dict(settings: Settings) -> dict[str, Any]:
-    """Settings as nested dicts of what YAML and checkpoints hold."""
+def settings_to_dict(settings: AnySettings) -> dict[str, Any]:
+    """Settings as nested dicts of what YAML and checkpoints hold.
+
+    Parameters
+    ----------
+    settings : Settings of a task
+
+    Returns
+    -------
+    dict
+        ``task``, and a dict for each of ``data``, ``model`` and ``training``.
+
+    Examples
+    --------
+    >>> from tt_conv.applications.video_prediction.settings import Settings
+    >>> settings_to_dict(Settings())["training"]["epochs"]
+    20
+    """
     parts: dict[str, dict[str, Any]] = {name: asdict(getattr(settings, name)) for name in ("data", "model", "training")}
     for part in parts.values():
         part.update({name: list(value) for name, value in part.items() if isinstance(value, tuple)})
@@ -99,7 +121,29 @@ def settings_to_dict(settings: Settings) -> dict[str, Any]:
 
 
 def settings_from_dict(values: Mapping[str, Any]) -> Any:
-    """Undo :func:`settings_to_dict`; what a newer version added takes its default."""
+    """Undo :func:`settings_to_dict`; what a newer version added takes its default.
+
+    Parameters
+    ----------
+    values : mapping
+        What :func:`settings_to_dict` returned, or a part of it.
+
+    Returns
+    -------
+    Settings of the task
+
+    Raises
+    ------
+    ValueError
+        For a task or a setting that does not exist.
+
+    Examples
+    --------
+    >>> settings_from_dict({"task": "video_prediction", "data": {"given": 8}}).data.given
+    8
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f"expected settings under data, model and training, got {str(values)[:40]!r}")
     task = values.get("task", FIRST_TASK)
     check_task(task)
     whole = import_module(f"{TASKS[task]}.settings").Settings
@@ -110,11 +154,44 @@ def settings_from_dict(values: Mapping[str, Any]) -> Any:
         part: Any = field.default_factory
         known = {each.name for each in fields(part)}
         given = values.get(field.name) or {}
-        unknown = sorted(set(given) - known)
+        if not isinstance(given, Mapping):
+            raise ValueError(f"the settings {field.name} must be named values, got {given!r}")
+        unknown = sorted(str(key) for key in set(given) - known)
         if unknown:
             raise ValueError(f"unknown settings: {', '.join(f'{field.name}.{key}' for key in unknown)}")
-        made[field.name] = part(**given)
+        made[field.name] = _of_types(part, given, field.name)
     return whole(**made)
+
+
+def read_settings(path: Path) -> Any:
+    """The settings in a YAML file.
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    ValueError
+        If it holds none, with its name.
+    """
+    import yaml
+
+    try:
+        return settings_from_dict(yaml.safe_load(path.read_text()))
+    except (yaml.YAMLError, ValueError) as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+
+
+def _of_types(kind: Any, values: Mapping[str, Any], name: str) -> Any:
+    """A dataclass from values, each of which must be of its field's type."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, name)
+    try:
+        return kind(**parser.parse_object({name: dict(values)})[name].as_dict())
+    except ArgumentError as error:
+        words = " ".join(str(error).replace("Parser key ", "").replace("a typing.Literal", "one of ").split())
+        raise ValueError(re.sub(r"a <class '(\w+)'>", r"\1", words)) from error
 
 
 def check_task(task: object) -> None:
@@ -157,4 +234,4 @@ def with_changes(settings: Values, changes: Mapping[str, Any]) -> Values:
     unknown = sorted(set(changes) - set(names))
     if unknown:
         raise ValueError(f"there is no data setting {', '.join(unknown)}; there are {', '.join(names)}")
-    return replace(settings, **changes)
+    return _of_types(type(settings), {**asdict(settings), **changes}, "data")

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tt_conv.applications.extras import naming_the_extra
+
 if TYPE_CHECKING:
     from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
     from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
@@ -38,6 +40,7 @@ _DEFINED_IN = {
 def __getattr__(name: str) -> object:
     if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
+    with naming_the_extra():
+        value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
     globals()[name] = value
     return value

@@ -1,5 +1,6 @@
 """Video prediction as a training of any task sees it."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,22 @@ class VideoPredictionApplication(Application):
             raise ValueError(f"training.pictures_every must not be negative, got {recipe.pictures_every}")
         if not 0 <= recipe.sampling_ratio <= 1:
             raise ValueError(f"training.sampling_ratio must be from 0 to 1, got {recipe.sampling_ratio}")
+        if not recipe.sampling_decay >= 0:
+            raise ValueError(f"training.sampling_decay must not be negative, got {recipe.sampling_decay}")
+        if not settings.model.sigmoid and (recipe.loss == "cross_entropy" or recipe.start_at_mean):
+            raise ValueError(
+                "training.loss=cross_entropy and training.start_at_mean need a model that ends with a sigmoid: set "
+                "model.sigmoid=true, or training.loss=l1_mse and training.start_at_mean=false"
+            )
 
     def open_data(self, settings: DataSettings, split: Split) -> Any:
         return open_data(settings, split)
+
+    def decided(self, settings: Settings, train: Any) -> Settings:
+        found = getattr(train, "value_range", None)
+        if settings.data.kind != "own" or found is None:
+            return settings
+        return replace(settings, data=replace(settings.data, value_range=found))
 
     def training(self, settings: Settings, train: Any, steps: int) -> VideoPrediction:
         recipe, (channels, *sides) = settings.training, train[0].shape[1:]

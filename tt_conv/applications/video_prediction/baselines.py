@@ -17,6 +17,11 @@ def copy_last(frames: Tensor, future: int) -> Tensor:
     -------
     Tensor ``[B, future, C, *S]``
 
+    Raises
+    ------
+    ValueError
+        If ``future`` is below 1.
+
     Examples
     --------
     >>> import torch
@@ -27,7 +32,23 @@ def copy_last(frames: Tensor, future: int) -> Tensor:
 
 
 def mean_frame(frames: Tensor, future: int) -> Tensor:
-    """Predict the mean of the given frames; parameters and result as in :func:`copy_last`.
+    """Predict the mean of the given frames.
+
+    Parameters
+    ----------
+    frames : Tensor ``[B, T, C, *S]``
+        The given frames, oldest first.
+    future : int
+        Number of frames to predict.
+
+    Returns
+    -------
+    Tensor ``[B, future, C, *S]``
+
+    Raises
+    ------
+    ValueError
+        If ``future`` is below 1.
 
     Examples
     --------

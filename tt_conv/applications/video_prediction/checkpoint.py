@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from torch import Tensor
 
 from tt_conv.applications.compression.files import CONFIG, check_sizes, load_compressed, read_weights
 from tt_conv.applications.compression.pretrained import PRETRAINED, PRETRAINED_FOLDER, TRAINING
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, read_checkpoint, task_of
 from tt_conv.applications.training.recipes import recipe_file
-from tt_conv.applications.training.settings import FIRST_TASK, settings_from_dict
+from tt_conv.applications.training.settings import FIRST_TASK, read_settings, settings_from_dict
 from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.settings import Settings
 from tt_conv.layers import FramePredictor, load_published_state_dict
@@ -112,7 +111,7 @@ def _weights(path: Path, contents: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 def _of_recipe(recipe: str) -> Settings:
     file = Path(recipe) if Path(recipe).exists() else recipe_file(recipe)
-    settings: Settings = settings_from_dict(yaml.safe_load(file.read_text()))
+    settings: Settings = read_settings(file)
     return settings
 
 

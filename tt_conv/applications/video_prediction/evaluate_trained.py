@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tt_conv._version import __version__
+from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.text_table import text_table
@@ -95,13 +96,18 @@ def run_evaluation(
         If the checkpoint or the data cannot be used, or LPIPS is asked for and is not there.
     """
     settings = settings or EvaluationSettings()
+    _check(settings)
     trained = load_trained(checkpoint, recipe, channels)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     lpips = lpips_distance(settings.device) if settings.lpips else None
-    futures = list(settings.futures or [chosen.future])
+    futures = list(dict.fromkeys([chosen.future] if settings.futures is None else settings.futures))
     sets = {future: open_data(chosen, settings.split, future=future) for future in futures}
     _check_frames(trained, sets[futures[0]][0], str(checkpoint))
-    folder = OutputFolder.with_free_name("tt-conv-evaluation") if out is None else OutputFolder(out)
+    folder = (
+        OutputFolder.with_free_name("tt-conv-evaluation", all_or_nothing=True)
+        if out is None
+        else OutputFolder(out, all_or_nothing=True)
+    )
     with folder:
         model = trained.model.to(settings.device)
         results: dict[str, Any] = _about(trained, checkpoint, settings)
@@ -118,6 +124,15 @@ def run_evaluation(
             file.write_text(_markdown(results, [replace(chosen, future=future) for future in futures]))
     print(f"results.json, table.md, curves, strips and animations are in {folder.path}")
     return results
+
+
+def _check(settings: EvaluationSettings) -> None:
+    futures = settings.futures
+    if futures is not None and (not futures or min(futures) < 1):
+        raise ValueError(f"future must be numbers of frames, each at least 1, such as [10,30]; got {[*futures]}")
+    if settings.batch_size < 1:
+        raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
+    checked_device(settings.device)
 
 
 def _check_frames(trained: Trained, sequence: Tensor, checkpoint: str) -> None:

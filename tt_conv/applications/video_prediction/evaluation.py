@@ -86,6 +86,13 @@ def milliseconds_per_frame(
     -------
     dict
         Milliseconds by name.
+
+    Examples
+    --------
+    >>> from tt_conv.applications.video_prediction import copy_last, mean_frame
+    >>> times = milliseconds_per_frame({"copy": copy_last, "mean": mean_frame}, torch.zeros(2, 5, 1, 8, 8), future=3)
+    >>> sorted(times)
+    ['copy', 'mean']
     """
     seconds: dict[str, list[float]] = {name: [] for name in models}
     for _ in range(1 + repeats):

@@ -49,23 +49,30 @@ def inspect_data(settings: DataSettings, out: Path | str | None = None) -> str:
     if not parts:
         raise errors[0]
     if out is not None:
-        with OutputFolder(out) as folder:
+        with OutputFolder(out, all_or_nothing=True) as folder:
             for part, sequences in parts.items():
-                examples = [{"": sequences[number]} for number in range(min(_SHOWN, len(sequences)))]
+                shown = _spread(len(sequences), _SHOWN)
+                title = f"{part}: sequences {', '.join(str(number + 1) for number in shown)} of {len(sequences):,}"
                 with folder.new_file(f"{part}.png") as file:
-                    draw_strips(file, examples, settings.given, f"{part}: the first of {len(sequences):,} sequences")
+                    draw_strips(file, [{"": sequences[number]} for number in shown], settings.given, title)
         lines.append(f"Contact sheets are in {folder.path}")
     return "\n".join(lines)
 
 
 def _words(split: str, sequences: SequenceDataset) -> list[str]:
-    count = min(_LOOKED_AT, len(sequences))
-    some = torch.stack([sequences[number * (len(sequences) // count)] for number in range(count)])
+    numbers = _spread(len(sequences), _LOOKED_AT)
+    some = torch.stack([sequences[number] for number in numbers])
     shape = " x ".join(map(str, some.shape[1:]))
-    megabytes = math.prod(some.shape[1:]) * len(sequences) / 1e6
+    values = math.prod(some.shape[1:]) * len(sequences)
     return [
-        f"{split}: {len(sequences):,} sequences [T, C, H, W] = {shape}, {megabytes:,.0f} million values",
-        f"  values of {count} of them: {some.min():.3f} to {some.max():.3f}, mean {some.mean():.3f}, "
+        f"{split}: {len(sequences):,} sequences [T, C, H, W] = {shape}, {values:,} values",
+        f"  of {len(numbers)} of them: {some.min():.3f} to {some.max():.3f}, mean {some.mean():.3f}, "
         f"standard deviation {some.std():.3f}",
         *(f"  {note}" for note in sequences.notes),
     ]
+
+
+def _spread(length: int, count: int) -> list[int]:
+    """Numbers from 0 to ``length - 1``, ``count`` of them if there are as many, evenly spread."""
+    count = min(count, length)
+    return [number * length // count for number in range(count)]

@@ -24,6 +24,7 @@ class FirstSequences(SequenceDataset):
         self.whole = whole
         self.length = min(length, len(whole))
         self.notes = whole.notes
+        self.value_range = getattr(whole, "value_range", None)
 
     def __len__(self) -> int:
         return self.length

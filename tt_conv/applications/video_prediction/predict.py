@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import numpy as np
 import torch
@@ -9,9 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_strips
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
+from tt_conv.applications.video_prediction.data.clips import fitted
+from tt_conv.applications.video_prediction.data.errors import UnusableFile
 from tt_conv.applications.video_prediction.data.own_videos import OwnVideos, pair
 from tt_conv.applications.video_prediction.data.video_file import write_video
 
@@ -27,6 +31,7 @@ def run_prediction(
     future: int = 10,
     given: int | None = None,
     start: int | None = None,
+    step: int | None = None,
     size: int | tuple[int, int] | None = None,
     layout: str | None = None,
     value_range: tuple[float, float] | None = None,
@@ -43,7 +48,7 @@ def run_prediction(
     checkpoint : path
         See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`.
     video : path
-        A video file, a folder of images, or an array of one sequence (of several, the first one is taken).
+        A video file, a folder of images, or an array; of an array of several sequences the first one is taken.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-prediction``, or the first free name after it.
     future : int
@@ -52,13 +57,16 @@ def run_prediction(
         Number of frames that are shown to the network; by default as many as in its training.
     start : int, optional
         The first of them, counted from 0; by default such that they are the last ones of the video.
+    step : int, optional
+        Take every so many frames of the video; by default as in training.
     size : int or (int, int), optional
         Height and width to which the video is brought; by default those of the training, if they were stated, or
         those of the video.
     layout, value_range, array_name
-        Of arrays, see :class:`~tt_conv.applications.video_prediction.data.OwnVideos`.
+        Of arrays, see :class:`~tt_conv.applications.video_prediction.data.OwnVideos`; the range of values is that of
+        the training by default.
     rate : float
-        Frames per second of what is written.
+        Frames per second of what is written, 0.1 to 100.
     device : str
         Such as cpu or cuda.
     recipe, channels
@@ -74,51 +82,90 @@ def run_prediction(
     ValueError, OSError
         If the checkpoint or the video cannot be used, with the file, the reason and the remedy.
     """
+    if not 0.1 <= rate <= 100:
+        raise ValueError(f"rate must be from 0.1 to 100 frames per second, got {rate:g}")
+    checked_device(device)
     trained = load_trained(checkpoint, recipe, channels)
     data = trained.settings.data
     given = data.given if given is None else given
-    if future < 1 or given < 1:
-        raise ValueError(f"given and future must be at least 1 frame, got {given} and {future}")
+    step = (data.step if data.kind == "own" else 1) if step is None else step
+    if future < 1 or given < 1 or step < 1:
+        raise ValueError(f"given, future and step must be at least 1, got {given}, {future} and {step}")
     if size is None:
         size = data.size or {"moving_mnist": 64, "kth": 120}.get(data.kind)
     # A video that is looked at once needs no place in the cache.
     with TemporaryDirectory() as decoded:
-        frames = OwnVideos(
+        frames = _opened(
             video,
-            given,
-            "all",
-            stride=1,
             size=pair(size),
             channels=trained.channels,
             layout=layout,
             value_range=value_range,
             array_name=array_name,
+            assumed_range=data.value_range if data.kind == "own" else None,
             cache=decoded,
         )
-        for note in frames.notes:
-            print(f"  {note}")
-        places = frames.clips[0].length - given + 1  # of the first clip, whose windows come first
+        clip = frames.clips[0]
+        places = clip.length - (given - 1) * step
+        if places < 1:
+            every = f", every {step}. one" if step > 1 else ""
+            raise ValueError(
+                f"{video} has {clip.length} frames, {given} are to be shown{every}: give a longer video, or show fewer "
+                "with --given"
+            )
         start = places - 1 if start is None else start
         if not 0 <= start < places:
             raise ValueError(f"{video}: start must be from 0 to {places - 1} for {given} frames given, got {start}")
-        shown = frames[start]
-    folder = OutputFolder.with_free_name("tt-conv-prediction") if out is None else OutputFolder(out)
+        shown = fitted(clip.read(start, given, step), frames.size, frames.channels)
+    _check_sides(trained, shown, str(checkpoint))
+    folder = (
+        OutputFolder.with_free_name("tt-conv-prediction", all_or_nothing=True)
+        if out is None
+        else OutputFolder(out, all_or_nothing=True)
+    )
     with folder:
-        predicted = _predicted(trained, shown, future, device)
+        predicted = _predicted(trained, shown, future, device, str(checkpoint))
         _write(folder, shown, predicted, rate)
+    every = f", every {step}. one" if step > 1 else ""
     print(
-        f"Shown: frames {start + 1} to {start + given} of {video}, at {shown.shape[2]} x {shown.shape[3]}. Predicted: "
-        f"{future} frames. prediction.mp4, .gif, .png and .npy are in {folder.path}"
+        f"Shown: frames {start + 1} to {start + (given - 1) * step + 1}{every}, of {clip.name}, at {shown.shape[2]} x "
+        f"{shown.shape[3]}. Predicted: {future} frames. prediction.mp4, .gif, .png and .npy are in {folder.path}"
     )
     return predicted
 
 
+def _opened(video: Path | str, **options: Any) -> OwnVideos:
+    """The video, as a data set of single frames; what is a folder of several is refused."""
+    try:
+        frames = OwnVideos(video, 1, "all", stride=1, **options)
+    except UnusableFile as error:
+        remedy = error.remedy.replace("replace it, or leave it out with broken=skip", "give another one")
+        raise UnusableFile(error.name, error.problem, remedy) from error
+    sources = [*{id(clip.stored): clip.name for clip in reversed(frames.clips)}.values()]
+    if len(sources) > 1:
+        raise ValueError(f"{video} holds {len(sources)} videos, such as {sources[-1]}: name one of them")
+    for note in frames.notes:
+        print(f"  {note}")
+    if len(frames.clips) > 1:
+        print(f"  the first of its {len(frames.clips)} sequences is taken")
+    return frames
+
+
+def _check_sides(trained: Trained, shown: Tensor, checkpoint: str) -> None:
+    patch, sides = trained.model.patch_size, tuple(shown.shape[2:])
+    if any(side % patch for side in sides):
+        raise ValueError(
+            f"{checkpoint} needs frames whose sides {patch} divides, got {sides[0]} x {sides[1]}: choose others with "
+            f"--size, such as [{max(1, round(sides[0] / patch)) * patch},{max(1, round(sides[1] / patch)) * patch}]"
+        )
+
+
 @torch.inference_mode()
-def _predicted(trained: Trained, shown: Tensor, future: int, device: str) -> Tensor:
+def _predicted(trained: Trained, shown: Tensor, future: int, device: str, checkpoint: str) -> Tensor:
     model = trained.model.to(device)
     predicted = model(shown.unsqueeze(0).to(device), future)[0, -future:].clamp(0, 1).cpu()
     if not predicted.isfinite().all():
-        raise ValueError("the prediction holds values that are not finite: the training of this checkpoint diverged")
+        raise ValueError(f"{checkpoint}: the prediction holds values that are not finite: its training diverged")
     return predicted
 
 
@@ -126,7 +173,8 @@ def _write(folder: OutputFolder, shown: Tensor, predicted: Tensor, rate: float) 
     with folder.new_file("prediction.npy") as file, file.open("wb") as opened:
         np.save(opened, predicted.numpy())
     pixels = _enlarged(torch.cat([shown, predicted]))
-    write_video(folder.path / "prediction.mp4", pixels, rate=rate)
+    with folder.new_file("prediction.mp4") as file:
+        write_video(file, pixels, rate=rate)
     pictures = [Image.fromarray(frame.squeeze(-1) if frame.shape[-1] == 1 else frame) for frame in pixels]
     with folder.new_file("prediction.gif") as file:
         pictures[0].save(file, save_all=True, append_images=pictures[1:], duration=round(1e3 / rate), loop=0)

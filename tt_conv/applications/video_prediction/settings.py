@@ -60,6 +60,11 @@ class DataSettings:
         Folder for decoded videos.
     workers : int
         Processes that read sequences during training.
+
+    Examples
+    --------
+    >>> DataSettings(kind="own", path="videos/", given=10, future=20, size=(64, 96)).future
+    20
     """
 
     kind: DataKind = "moving_mnist"
@@ -119,6 +124,11 @@ class ModelSettings:
         sliding or fixed (conv_tt_lstm).
     boundary : str, optional
         stagewise, zeros or circular (conv_tt_lstm).
+
+    Examples
+    --------
+    >>> ModelSettings(hidden_channels=[32], layers_per_block=[1], rank=4).rank
+    4
     """
 
     cell: Literal["conv_tt_lstm", "conv_lstm"] = "conv_tt_lstm"
@@ -155,6 +165,11 @@ class TrainingSettings(CommonSettings):
         Let the output start at the mean pixel (needs a model with a sigmoid).
     pictures_every : int
         Epochs between sample pictures; 0 means none.
+
+    Examples
+    --------
+    >>> TrainingSettings(epochs=5, batch_size=8).learning_rate
+    0.001
     """
 
     loss: Literal["l1_mse", "cross_entropy"] = "l1_mse"
@@ -167,7 +182,21 @@ class TrainingSettings(CommonSettings):
 
 @dataclass
 class Settings:
-    """A whole training of a frame predictor."""
+    """A whole training of a frame predictor.
+
+    Parameters
+    ----------
+    data : DataSettings
+    model : ModelSettings
+    training : TrainingSettings
+    task : str
+        Which of the package's applications; always this one.
+
+    Examples
+    --------
+    >>> Settings(DataSettings(given=8, future=4)).model.hidden_channels
+    [32, 48, 48, 32]
+    """
 
     data: DataSettings = field(default_factory=DataSettings)
     model: ModelSettings = field(default_factory=ModelSettings)

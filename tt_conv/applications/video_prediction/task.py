@@ -87,7 +87,15 @@ class FramePrediction(Task):
         with torch.autocast(target.device.type, enabled=False):
             predicted = predicted.to(target.dtype)
             if self.loss_name == "cross_entropy":
-                return F.binary_cross_entropy(predicted, target)
+                try:
+                    return F.binary_cross_entropy(predicted, target)
+                except RuntimeError as error:
+                    if "between 0 and 1" not in str(error):
+                        raise
+                    raise ValueError(
+                        "cross_entropy: the model's outputs are not numbers from 0 to 1: the training diverged (lower "
+                        "its learning rate), or the model does not end with a sigmoid"
+                    ) from error
             return F.l1_loss(predicted, target) + F.mse_loss(predicted, target)
 
 

@@ -170,9 +170,71 @@ def test_broken_files_are_refused_or_skipped_by_name(tmp_path: Path) -> None:
         OwnVideos(tmp_path / "short.avi", **options)
 
 
+def test_arrays_under_the_other_ending(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", counted(9))
+    np.savez(tmp_path / "b.npz", frames=counted(9, first=9))
+    (tmp_path / "a.npy").rename(tmp_path / "a.tmp")
+    (tmp_path / "b.npz").rename(tmp_path / "b.npy")
+    (tmp_path / "a.tmp").rename(tmp_path / "a.npz")
+    data = OwnVideos(tmp_path, frames=9, split="all")
+    assert [numbers(data[index])[0] for index in (0, 1)] == [0, 9]
+
+
+def test_no_advice_to_load_pickles(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.array([{}], dtype=object), allow_pickle=True)
+    (tmp_path / "b.npy").write_text("no array")
+    for name in ("a.npy", "b.npy"):
+        with pytest.raises(ValueError, match=f"{name}: not a readable array file .it holds Python objects, or no"):
+            OwnVideos(tmp_path / name, frames=3)
+
+
+def test_all_arrays_have_one_range(tmp_path: Path) -> None:
+    """A dry day and a wet one: the dry one is not brightened."""
+    np.save(tmp_path / "dry.npy", np.full((5, 8, 8), 0.5))
+    np.save(tmp_path / "wet.npy", np.full((5, 8, 8), 200.0))
+    data = OwnVideos(tmp_path, frames=5, split="all")
+    assert [round(255 * float(data[index].mean()), 3) for index in (0, 1)] == [0.5, 200]
+    assert data.value_range == (0, 255)
+    np.save(tmp_path / "wet.npy", np.full((5, 8, 8), 2.0))
+    with pytest.raises(ValueError, match=r"wet\.npy .*values run from 0\.5 to 2, .* value_range=\[0\.5,2\]"):
+        OwnVideos(tmp_path, frames=5, split="all")
+
+
+def test_all_parts_have_one_range(tmp_path: Path) -> None:
+    for part, value in (("train", 200.0), ("val", 0.5), ("test", 0.5)):
+        (tmp_path / part).mkdir()
+        np.save(tmp_path / part / "a.npy", np.full((5, 8, 8), value))
+    assert float(OwnVideos(tmp_path, 5, "test")[0].mean()) == pytest.approx(0.5 / 255)
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_images_of_more_than_bytes(tmp_path: Path, dtype: type) -> None:
+    for number in range(3):
+        Image.fromarray(np.full((8, 8), 1000 * number, dtype)).save(tmp_path / f"{number}.tif")
+    with pytest.raises(ValueError, match=r"run from 0 to 2000, .* such as value_range=\[0,2000\]"):
+        OwnVideos(tmp_path, frames=3, split="all")
+    data = OwnVideos(tmp_path, frames=3, split="all", value_range=(0, 2000))
+    assert data[0].mean(dim=(1, 2, 3)).tolist() == [0, 0.5, 1]
+    assert data.notes == [f"{tmp_path.name}: images of {np.dtype(dtype)}, values 0 to 2000, as stated"]
+
+
+def test_what_to_do_about_clips_that_are_cut_too_short(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", counted(60))
+    with pytest.raises(ValueError, match=r"has 6; ask for fewer frames; fewer than ten clips are each cut in time"):
+        OwnVideos(tmp_path, frames=10, split="validation")
+
+
+def test_nothing_is_left(tmp_path: Path) -> None:
+    (tmp_path / "a.avi").write_bytes(b"nothing")
+    with pytest.raises(ValueError, match=r"1 of 1 files cannot be used: .*a\.avi.*; nothing is left"):
+        OwnVideos(tmp_path, frames=3, split="all", broken="skip")
+
+
 def test_nothing_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
         OwnVideos(tmp_path / "nowhere", frames=3)
+    with pytest.raises(ValueError, match="the path of the videos is empty"):
+        OwnVideos("", frames=3)
     with pytest.raises(FileNotFoundError, match="holds no videos"):
         OwnVideos(tmp_path, frames=3)
     (tmp_path / "a.txt").write_text("hello")
@@ -189,6 +251,7 @@ def test_nothing_there(tmp_path: Path) -> None:
         ({"split": "dev"}, "split must be one of 'train'"),
         ({"broken": "ignore"}, "broken must be 'refuse' or 'skip'"),
         ({"size": (3, 4, 5)}, "size must be one number"),
+        ({"seed": -1, "array_name": "b"}, "seed must be 0 or more"),
         ({"channels": 2, "array_name": "b"}, "channels must be 1"),
         ({"frames": 0, "array_name": "b"}, "frames must be at least 1"),
         ({"array_name": "x"}, r"a\.npz: it has no array 'x': it has a, b"),
@@ -247,7 +310,7 @@ def test_kth_as_distributed(kth: Path, tmp_path: Path) -> None:
 
 def test_broken_kth(kth: Path, tmp_path: Path) -> None:
     (kth / "boxing" / "person17_boxing_d1_uncomp.avi").write_bytes(b"nothing")
-    with pytest.raises(ValueError, match=r"person17_boxing_d1_uncomp\.avi: broken"):
+    with pytest.raises(ValueError, match=r"person17_boxing_d1_uncomp\.avi: no video, or a damaged one .*; nothing"):
         KTH(kth, 10, "test", cache=tmp_path / "cache")
     with pytest.raises(ValueError, match="name some of 1 to 16"):
         KTH(kth, 10, "validation")

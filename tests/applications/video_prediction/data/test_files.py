@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image
 
 from tt_conv.applications.video_prediction.data import idx_digits, read_idx, read_video, write_video
 from tt_conv.applications.video_prediction.data.cache import cache_folder, decoded_file
@@ -108,7 +109,7 @@ def test_a_gif(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"not a video at all" * 50])
 def test_what_is_no_video(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.avi").write_bytes(content)
-    with pytest.raises(UnusableFile, match=r"a\.avi: broken after 0 frames .*: replace it, or leave it out"):
+    with pytest.raises(UnusableFile, match=r"a\.avi: no video, or a damaged one .*: replace it, or leave it out"):
         read_video(tmp_path / "a.avi")
     with pytest.raises(FileNotFoundError):
         read_video(tmp_path / "b.avi")
@@ -147,3 +148,36 @@ def test_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert len([*cache.iterdir()]) == held
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache_folder(None) == tmp_path / "tt-conv" / "videos"
+
+
+@pytest.mark.parametrize("name", ["mpeg4.avi", "mjpeg.avi", "h264.mp4", "vp9.webm", "h264.mkv", "picture.gif"])
+@pytest.mark.parametrize("share", [0.0, 0.5, 0.9])
+def test_a_video_that_was_cut_off_is_refused(tmp_path: Path, name: str, share: float) -> None:
+    """FFmpeg gives the first frames of some of them without a word."""
+    whole, cut = tmp_path / name, tmp_path / f"cut_{name}"
+    frames = gradient(40)
+    if name.endswith("gif"):
+        pictures = [Image.fromarray(frame) for frame in frames]
+        pictures[0].save(whole, save_all=True, append_images=pictures[1:])
+    else:
+        write_video(
+            whole,
+            frames,
+            codec="mjpeg" if "mjpeg" in name else None,
+            pixel_format="yuvj420p" if "mjpeg" in name else None,
+        )
+    assert len(read_video(whole)) == 40
+    content = whole.read_bytes()
+    cut.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(UnusableFile, match=f"cut_{name}: (cut off|broken after|no video, or a damaged one)"):
+        read_video(cut)
+
+
+def test_a_video_that_lost_frames_inside_is_refused(tmp_path: Path) -> None:
+    write_video(tmp_path / "a.avi", gradient(40))
+    content = bytearray((tmp_path / "a.avi").read_bytes())
+    middle = len(content) // 2
+    content[middle : middle + 12000] = np.random.default_rng(0).bytes(12000)
+    (tmp_path / "a.avi").write_bytes(content)
+    with pytest.raises(UnusableFile, match=r"a\.avi: (cut off or damaged: its header tells of 40 frames|broken after)"):
+        read_video(tmp_path / "a.avi")

@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 
 from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.pixels import layout_of, ordered, value_range_of
+from tt_conv.applications.video_prediction.data.pixels import ValueRange, layout_of, ordered
 
 
 @pytest.mark.parametrize(
@@ -36,6 +36,7 @@ def test_detected_layouts(shape: tuple[int, ...], layout: str) -> None:
         ((30, 3, 12, 3), None, "channels may be axis 1 or the last one"),
         ((30, 8, 12), "NTHW", r"is not NTHW"),
         ((30, 8, 12, 5), "THWC", "is not THWC with 1 or 3 channels"),
+        ((30, 8, 12, 4), None, "looks like 4 channels: keep 1"),
     ],
 )
 def test_layouts_that_do_not_fit(shape: tuple[int, ...], layout: str | None, message: str) -> None:
@@ -61,20 +62,27 @@ def test_axes_are_put_in_order(layout: str) -> None:
     np.testing.assert_array_equal(ordered(array, layout), expected.reshape(shape))
 
 
+def detected(values: NDArray, stated: tuple[float, float] | None = None) -> tuple[float, float]:
+    found = ValueRange(stated)
+    found.see(values[:, None, None], "a.npy")
+    return found.of(values.dtype, "a.npy")[0]
+
+
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
         (np.array([0, 9], np.uint8), (0, 255)),
         (np.array([True, False]), (0, 1)),
         (np.array([0.0, 0.3]), (0, 1)),
-        (np.array([0.0, 30.0], np.float32), (0, 255)),
+        (np.array([0.0, 130.0], np.float32), (0, 255)),
+        (np.array([0, 1], np.int64), (0, 1)),
         (np.array([-0.5, 0.5]), (-1, 1)),
         (np.array([0, 200], np.int64), (0, 255)),
-        (np.array([0, 4000], np.uint16), (0, 65535)),
+        (np.array([0, 40000], np.uint16), (0, 65535)),
     ],
 )
 def test_detected_ranges(values: NDArray, expected: tuple[float, float]) -> None:
-    assert value_range_of(values[:, None, None], None, "a.npy")[0] == expected
+    assert detected(values) == expected
 
 
 @pytest.mark.parametrize(
@@ -83,9 +91,11 @@ def test_detected_ranges(values: NDArray, expected: tuple[float, float]) -> None
         (
             [0.0, 300.0],
             None,
-            r"a\.npy: its values run from 0 to 300, .* such as value_range=\[0,300\]",
+            r"a\.npy: values run from 0 to 300, .* such as value_range=\[0,300\]",
         ),
         ([-3.0, 0.5], None, "run from -3 to 0.5"),
+        ([0.0, 2.9], None, r"value_range=\[0,2\.9\]"),  # rain in mm: nearly black as 0 to 255
+        (np.array([0, 4000], np.uint16), None, r"value_range=\[0,4000\]"),  # 12 bits
         ([0.0, 2.0], (0.0, 1.0), "outside the stated 0 to 1"),
         ([0.0, np.nan], None, "1 values of part 1 along its first axis are not finite"),
         ([0.0, np.inf], (0.0, 1.0), "are not finite"),
@@ -94,9 +104,26 @@ def test_detected_ranges(values: NDArray, expected: tuple[float, float]) -> None
 )
 def test_values_out_of_range(values: list, stated: tuple[float, float] | None, message: str) -> None:
     with pytest.raises(UnusableFile, match=message):
-        value_range_of(np.array(values)[:, None, None], stated, "a.npy")
+        detected(np.array(values), stated)
 
 
 def test_a_range_upside_down() -> None:
     with pytest.raises(ValueError, match="black below white"):
-        value_range_of(np.zeros((2, 2)), (1.0, 0.0), "a.npy")
+        ValueRange((1.0, 0.0))
+
+
+def test_one_range_for_all_arrays_of_a_kind() -> None:
+    found = ValueRange()
+    for name, values in (("a.npy", [0.0, 0.8]), ("b.npy", [0.0, 90.0]), ("c.npy", np.array([0, 200], np.int64))):
+        found.see(np.array(values)[:, None, None], name)
+    assert found.of(np.dtype(float), "a.npy")[0] == (0, 255)
+    assert found.of(np.dtype(np.int64), "c.npy")[0] == (0, 255)
+    assert found.of(np.dtype(np.uint8), "d.npy")[0] == (0, 255)
+
+
+def test_the_range_of_a_training() -> None:
+    found = ValueRange(assumed=(0.0, 50.0))
+    found.see(np.full((2, 2, 2), 0.7), "a.npy")
+    assert found.of(np.dtype(float), "a.npy")[0] == (0, 50)
+    with pytest.raises(UnusableFile, match="outside the training's 0 to 50"):
+        found.see(np.full((2, 2, 2), 60.0), "a.npy")

@@ -52,6 +52,15 @@ def read_class_list(path: Path | str) -> list[str]:
         If there is no such file.
     UnusableFile (a ValueError)
         If it names no class, or one twice, or is no text.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "classes.txt")
+    ...     _ = file.write_text("Holding [something]\\n# a comment\\nTurning [something]\\n")
+    ...     read_class_list(file)
+    ['Holding something', 'Turning something']
     """
     path = Path(path).expanduser()
     if not path.is_file():

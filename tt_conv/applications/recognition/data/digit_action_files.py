@@ -102,6 +102,14 @@ def digit_actions_folder(*, clips: Mapping[Split, int] = CLIPS, seed: int = 0, c
     ------
     OSError
         If the cache cannot be written to.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as cache:
+    ...     folder = digit_actions_folder(clips={"train": 8, "validation": 8, "test": 8}, cache=cache)
+    ...     folder.is_dir()
+    True
     """
     counts = [clips[split] for split in SPLITS]
     key = hashlib.sha256(f"{_VERSION} {seed} {counts}".encode()).hexdigest()[:12]

@@ -46,6 +46,11 @@ class Action:
         What happens after ``common`` frames: it goes on, goes back to where it came from, or stays.
     common : int
         Frames that do not tell this action from the one that goes on.
+
+    Examples
+    --------
+    >>> Action("Pushing [something] to the right", "x", 1).then
+    'on'
     """
 
     template: str

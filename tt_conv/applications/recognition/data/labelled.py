@@ -22,6 +22,18 @@ class LabelledClips(Dataset[tuple[Tensor, int]]):
         The label of every clip.
     notes : sequence of str
         What was found and decided while the data were opened: files left out, classes without clips.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Gray(LabelledClips):
+    ...     classes, labels = ("dark", "bright"), (0, 1, 1)
+    ...
+    ...     def clip(self, number):
+    ...         return torch.full((4, 1, 8, 8), float(self.labels[number]))
+    >>> clip, label = Gray()[2]
+    >>> clip.shape, label
+    (torch.Size([4, 1, 8, 8]), 1)
     """
 
     classes: Sequence[str] = ()

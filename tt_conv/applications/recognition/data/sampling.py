@@ -42,6 +42,16 @@ def sampled_frames(length: int, frames: int, places: NDArray[np.float64] | float
 def observed_frames(frames: int, fraction: float) -> int:
     """How many frames of a clip of ``frames`` lie within the front ``fraction`` of it; at least one.
 
+    Parameters
+    ----------
+    frames : int
+    fraction : float
+        More than 0 and at most 1.
+
+    Returns
+    -------
+    int
+
     Raises
     ------
     ValueError

@@ -198,7 +198,15 @@ def read_clip(
     short_side: int | None = None,
     channels: int = 3,
 ) -> Tensor:
-    """The clip that stands for a video in evaluation; parameters as of :class:`VideoClips`.
+    """The clip that stands for a video in evaluation.
+
+    Parameters
+    ----------
+    video : path
+    frames : int
+        Frames of the clip.
+    size, short_side, channels
+        As of :class:`VideoClips`.
 
     Returns
     -------
@@ -210,6 +218,16 @@ def read_clip(
         If there is no such file.
     UnusableFile (a ValueError)
         If it cannot be decoded.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> from tt_conv.applications.video_prediction.data import write_video
+    >>> with TemporaryDirectory() as folder:
+    ...     write_video(Path(folder, "clip.avi"), np.zeros((9, 16, 16), np.uint8))
+    ...     read_clip(Path(folder, "clip.avi"), 8, size=16, channels=1).shape
+    torch.Size([8, 1, 16, 16])
     """
     video, sides = Path(video).expanduser(), pair(size)
     assert sides is not None

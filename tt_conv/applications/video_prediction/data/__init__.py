@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from tt_conv.applications.extras import naming_the_extra
+
 if TYPE_CHECKING:
     from tt_conv.applications.video_prediction.data.fixed_moving_mnist import FixedMovingMNIST, write_fixed_moving_mnist
     from tt_conv.applications.video_prediction.data.idx import idx_digits, read_idx
@@ -40,6 +42,7 @@ _DEFINED_IN = {
 def __getattr__(name: str) -> object:
     if name not in _DEFINED_IN:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
+    with naming_the_extra():
+        value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
     globals()[name] = value
     return value

@@ -22,14 +22,23 @@ class StoredArray:
         A ``.npy`` file is mapped where it is used: a worker process opens it by itself.
     layout : str
         Of what the source holds, see :mod:`~tt_conv.applications.video_prediction.data.pixels`.
-    value_range : (float, float)
-        The values of black and white.
+    value_range : (float, float), optional
+        The values of black and white; ``None`` until all arrays of the data set were seen.
+    description : str
+        Whose it is and what its axes are, for the notes of a data set.
     """
 
-    def __init__(self, source: Path | NDArray, layout: str, value_range: tuple[float, float]) -> None:
+    def __init__(
+        self,
+        source: Path | NDArray,
+        layout: str,
+        value_range: tuple[float, float] | None = None,
+        description: str = "",
+    ) -> None:
         self.source = source
         self.layout = layout
         self.value_range = value_range
+        self.description = description
         self._mapped: NDArray | None = None
 
     @property
@@ -83,6 +92,8 @@ class Clip:
         """Every ``step``-th frame from number ``first`` on: [frames, C, H, W], float32 from 0 to 1."""
         start = self.first + first
         chosen = self.stored.array[self.number, start : start + (frames - 1) * step + 1 : step]
+        if self.stored.value_range is None:
+            raise RuntimeError(f"{self.name}: its range of values is not known yet")
         black, white = self.stored.value_range
         values = torch.from_numpy(np.array(chosen.transpose(0, 3, 1, 2), np.float32))
         return values.sub_(black).div_(white - black).clamp_(0, 1)

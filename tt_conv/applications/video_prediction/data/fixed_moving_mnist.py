@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tt_conv.applications.video_prediction.data.own_videos import array_clips
+from tt_conv.applications.video_prediction.data.own_videos import array_clips, settle
+from tt_conv.applications.video_prediction.data.pixels import ValueRange
 from tt_conv.applications.video_prediction.data.windows import ClipWindows
 from tt_conv.applications.video_prediction.mnist import SPLITS, Split, check_split
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
@@ -116,6 +117,17 @@ class FixedMovingMNIST(ClipWindows):
         If the file is not there.
     ValueError
         If the stored sequences are too short, or the file is broken.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "mnist_test_seq.npy")
+    ...     np.save(file, np.zeros((20, 100, 64, 64), np.uint8))
+    ...     data = FixedMovingMNIST(file, frames=20, split="test")
+    ...     len(data), data[0].shape
+    (100, torch.Size([20, 1, 64, 64]))
     """
 
     def __init__(
@@ -136,7 +148,9 @@ class FixedMovingMNIST(ClipWindows):
                 f"{path} does not exist: make it with tt-conv data moving_mnist --out {path.parent}"
             )
         notes: list[str] = []
-        clips = array_clips(path, path.name, layout, None, array_name, notes)
+        values = ValueRange()
+        clips = array_clips(path, path.name, values, layout, array_name)
+        settle(clips, values, notes)
         super().__init__([clip.part(0, min(frames, clip.length)) for clip in clips], frames, notes=notes)
 
 

@@ -33,6 +33,15 @@ def read_idx(path: Path | str) -> NDArray:
         If the file is no IDX file, or is cut off.
     OSError
         If it cannot be read.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "labels-idx1-ubyte")
+    ...     _ = file.write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 2, 1]))  # bytes, one axis of length 3
+    ...     read_idx(file).tolist()
+    [7, 2, 1]
     """
     path = Path(path)
     data = path.read_bytes()
@@ -79,6 +88,15 @@ def idx_digits(folder: Path | str, split: Split) -> NDArray[np.uint8]:
         If the file is not there.
     ValueError
         If it holds no images.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     header = bytes([0, 0, 8, 3]) + b"".join(size.to_bytes(4, "big") for size in (10, 28, 28))
+    ...     _ = Path(folder, "train-images-idx3-ubyte").write_bytes(header + bytes(10 * 28 * 28))
+    ...     len(idx_digits(folder, "train")), len(idx_digits(folder, "validation"))
+    (9, 1)
     """
     check_split(split)
     name = "t10k-images-idx3-ubyte" if split == "test" else "train-images-idx3-ubyte"

@@ -8,7 +8,8 @@ from pathlib import Path
 from tt_conv.applications.video_prediction.data.cache import cache_folder, decoded_file
 from tt_conv.applications.video_prediction.data.clips import Clip, StoredArray
 from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.own_videos import array_clips, natural_key, pair
+from tt_conv.applications.video_prediction.data.own_videos import array_clips, natural_key, pair, settle
+from tt_conv.applications.video_prediction.data.pixels import ValueRange
 from tt_conv.applications.video_prediction.data.windows import Broken, ClipWindows, opened
 from tt_conv.applications.video_prediction.mnist import Split, check_split
 
@@ -94,6 +95,18 @@ class KTH(ClipWindows):
     References
     ----------
     C. Schuldt, I. Laptev, B. Caputo: Recognizing human actions: a local SVM approach. ICPR 2004.
+
+    Examples
+    --------
+    One file per clip, with the person in its name:
+
+    >>> from tempfile import TemporaryDirectory
+    >>> import numpy as np
+    >>> with TemporaryDirectory() as folder:
+    ...     for person in (1, 15, 17):
+    ...         np.savez(Path(folder, f"person{person:02}_walking_d1.npz"), np.zeros((24, 120, 160), np.uint8))
+    ...     KTH(folder, frames=20, split="test", size=64)[0].shape
+    torch.Size([20, 1, 64, 64])
     """
 
     def __init__(
@@ -198,4 +211,7 @@ def _from_archives(folder: Path, split: Split, persons: frozenset[int], broken: 
         files = [file for file, person in found.items() if person and int(person.group(1)) in persons]
     if not files:
         raise FileNotFoundError(f"{folder} holds neither {LIST} nor .npz clips of this split ({split})")
-    return opened(files, lambda file: array_clips(file, file.name), broken, notes)
+    values = ValueRange()
+    clips = opened(files, lambda file: array_clips(file, file.name, values), broken, notes)
+    settle(clips, values, notes)
+    return clips

@@ -4,6 +4,7 @@ import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from tt_conv.applications.video_prediction.data.cache import cache_folder, decoded_file
 from tt_conv.applications.video_prediction.data.clips import Clip, StoredArray
 from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.pixels import layout_of, value_range_of
+from tt_conv.applications.video_prediction.data.pixels import Limits, ValueRange, layout_of
 from tt_conv.applications.video_prediction.data.windows import Broken, ClipWindows, opened
 
 Part = Literal["train", "validation", "test", "all"]
@@ -44,7 +45,8 @@ class OwnVideos(ClipWindows):
         What the axes of arrays are: N sequences, T frames, C channels, H and W pixels, such as ``"NTHWC"``. By
         default it is detected, and said in ``notes``.
     value_range : (float, float), optional
-        The values of black and white in arrays. By default they are detected, and said in ``notes``.
+        The values of black and white in arrays. By default they are detected, one range for all arrays of integers
+        and one for all of floats, and said in ``notes``.
     array_name : str, optional
         Which array of ``.npz`` files; needed only where a file holds several arrays of frames.
     broken : {"refuse", "skip"}
@@ -52,6 +54,9 @@ class OwnVideos(ClipWindows):
         out and named in ``notes``.
     cache : path, optional
         Folder for decoded videos, which are mapped into memory; by default ``tt-conv/videos`` in the user's cache.
+    assumed_range : (float, float), optional
+        Instead of detection: black and white of arrays that are neither bytes nor booleans, as the arrays had them
+        that a network was trained on.
 
     Raises
     ------
@@ -89,7 +94,10 @@ class OwnVideos(ClipWindows):
         cache: Path | str | None = None,
         random: bool = False,
         seed: int = 0,
+        assumed_range: tuple[float, float] | None = None,
     ) -> None:
+        if str(path) == "":
+            raise ValueError("the path of the videos is empty: give a folder or a file")
         path = Path(path).expanduser()
         if split not in get_args(Part):
             raise ValueError(f"split must be one of {', '.join(map(repr, get_args(Part)))}, got {split!r}")
@@ -104,20 +112,26 @@ class OwnVideos(ClipWindows):
                 "give the folder or file that does"
             )
         base = path if path.is_dir() else path.parent
+        values = ValueRange(value_range, assumed_range)
 
         def open_one(source: Path) -> Sequence[Clip]:
             name = str(source.relative_to(base)) if source != base else source.name
             if source.is_dir():
-                return [_frame_folder(source, name)]
+                return [_frame_folder(source, name, values)]
             if source.suffix.lower() in ARRAY_ENDINGS:
-                return array_clips(source, name, layout, value_range, array_name, notes)
+                return array_clips(source, name, values, layout, array_name)
             stored = decoded_file(source, cache_folder(cache), size=sides, channels=channels)
             return [Clip(name, StoredArray(stored, "THWC", (0.0, 255.0)))]
 
         clips = opened(sources, open_one, broken, notes)
+        if own is not None:
+            _see_other_parts(path, own, values, array_name)
+        settle(clips, values, notes)
+        self.value_range = _common_range(clips)
         notes.sort()
+        hint = ""
         if own is None and split != "all":
-            clips = _part_of(clips, split, notes)
+            clips, hint = _part_of(clips, split, notes)
         super().__init__(
             clips,
             frames,
@@ -129,28 +143,58 @@ class OwnVideos(ClipWindows):
             seed=seed,
             broken=broken,
             notes=notes,
+            hint=hint,
         )
 
 
 def array_clips(
     path: Path,
     name: str,
+    values: ValueRange,
     layout: str | None = None,
-    value_range: tuple[float, float] | None = None,
     array_name: str | None = None,
-    notes: list[str] | None = None,
 ) -> list[Clip]:
-    """One clip for each sequence in a ``.npy`` or ``.npz`` file; parameters as of :class:`OwnVideos`."""
-    array = _load(path, name, array_name)
+    """One clip for each sequence in a ``.npy`` or ``.npz`` file; parameters as of :class:`OwnVideos`.
+
+    ``values`` sees the array. :func:`settle` gives all clips their range once every array was seen.
+    """
+    array, mapped = load_array(path, name, array_name)
     if not array.size:
         raise UnusableFile(name, f"an empty array of shape {array.shape}", "leave it out")
     layout, why = layout_of(array.shape, layout, name)
-    limits, values = value_range_of(array, value_range, name)
-    if notes is not None:
-        notes.append(f"{name}: axes {layout} ({why}), values {_range_words(limits, values)}")
-    stored = StoredArray(path if path.suffix.lower() == ".npy" else array, layout, limits)
+    values.see(array, name)
+    stored = StoredArray(path if mapped else array, layout, description=f"{name}: axes {layout} ({why})")
     count = len(stored.array)
     return [Clip(name if count == 1 else f"{name}[{number}]", stored, number) for number in range(count)]
+
+
+def settle(clips: Sequence[Clip], values: ValueRange, notes: list[str]) -> None:
+    """Give the arrays of clips the range of their values, and note their axes and that range."""
+    for clip in clips:
+        stored = clip.stored
+        if stored.value_range is None:
+            stored.value_range, words = values.of(stored.array.dtype, clip.name)
+            notes.append(f"{stored.description}, values {words}")
+
+
+def _common_range(clips: Sequence[Clip]) -> Limits | None:
+    """The range of the arrays, if it is one and none of them are bytes or booleans, whose range is that of the type."""
+    arrays = [clip.stored for clip in clips if clip.stored.description]
+    ranges = {stored.value_range for stored in arrays}
+    plain = any(stored.array.dtype in (np.bool_, np.uint8) for stored in arrays)
+    return ranges.pop() if len(ranges) == 1 and not plain else None
+
+
+def _see_other_parts(path: Path, own: Path, values: ValueRange, array_name: str | None) -> None:
+    """Look at the arrays of the other parts as well, so that all parts have one range of values."""
+    if values.settled:
+        return
+    for folder in split_folders(path).values():
+        if folder != own:
+            for source in _sources(folder):
+                if source.suffix.lower() in ARRAY_ENDINGS:
+                    with suppress(UnusableFile):  # refused where that part is opened
+                        values.see(load_array(source, source.name, array_name)[0], source.name)
 
 
 def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
@@ -171,10 +215,6 @@ def natural_key(name: str) -> list[tuple[int, int, str]]:
 
 def _sorted(paths: Iterable[Path]) -> list[Path]:
     return sorted(paths, key=lambda path: natural_key(path.name))
-
-
-def _range_words(limits: tuple[float, float], reason: str) -> str:
-    return f"{limits[0]:g} to {limits[1]:g}, {reason}" if reason == "as stated" else reason
 
 
 def split_folders(path: Path) -> dict[str, Path]:
@@ -222,7 +262,7 @@ def _sources(path: Path) -> Iterator[Path]:
             yield item
 
 
-def _frame_folder(folder: Path, name: str) -> Clip:
+def _frame_folder(folder: Path, name: str, values: ValueRange) -> Clip:
     """The images of a folder as one clip."""
     from PIL import Image, UnidentifiedImageError
 
@@ -232,56 +272,70 @@ def _frame_folder(folder: Path, name: str) -> Clip:
             continue
         try:
             with Image.open(file) as picture:
-                pixels = np.asarray(picture if picture.mode.startswith("I") else picture.convert(_mode(picture.mode)))
+                pixels = np.asarray(picture if picture.mode[0] in "IF" else picture.convert(_mode(picture.mode)))
         except (UnidentifiedImageError, OSError, SyntaxError) as error:
             raise UnusableFile(file, f"broken image ({error})", _REPLACE) from error
         pixels = pixels.reshape(*pixels.shape[:2], -1)
         if frames and (pixels.shape != frames[0].shape or pixels.dtype != frames[0].dtype):
             raise UnusableFile(
                 file,
-                f"an image of {pixels.shape} after ones of {frames[0].shape}",
-                "give all frames of a clip one size and one number of channels",
+                f"an image of {pixels.dtype} {pixels.shape} after ones of {frames[0].dtype} {frames[0].shape}",
+                "give all frames of a clip one size, one number of channels and one depth",
             )
         frames.append(pixels)
     array = np.stack(frames)
-    limits, _ = value_range_of(array, None if array.dtype == np.uint8 else (0.0, 65535.0), name)
-    return Clip(name, StoredArray(array, "THWC", limits))
+    if array.dtype == np.uint8:
+        return Clip(name, StoredArray(array, "THWC", (0.0, 255.0)))
+    values.see(array, name)
+    return Clip(name, StoredArray(array, "THWC", description=f"{name}: images of {array.dtype}"))
 
 
 def _mode(stored: str) -> str:
     return "L" if stored in ("1", "L", "LA") else "RGB"
 
 
-def _load(path: Path, name: str, array_name: str | None) -> NDArray:
+def load_array(path: Path, name: str, array_name: str | None) -> tuple[NDArray, bool]:
+    """The one array of frames in a ``.npy`` or ``.npz`` file, whatever its ending, and whether it is mapped."""
     try:
-        if path.suffix.lower() == ".npy":
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        with np.load(path, allow_pickle=False) as archive:
-            if array_name is not None:
-                if array_name not in archive:
-                    raise UnusableFile(name, f"it has no array {array_name!r}", f"it has {', '.join(archive.files)}")
-                return archive[array_name]
-            arrays = {key: archive[key] for key in archive.files}
+        with path.open("rb") as file:
+            zipped = file.read(2) == b"PK"
+            if not zipped:
+                return np.load(path, mmap_mode="r", allow_pickle=False), True
+            file.seek(0)
+            with np.load(file, allow_pickle=False) as archive:
+                if array_name is not None:
+                    if array_name not in archive:
+                        has = ", ".join(archive.files)
+                        raise UnusableFile(name, f"it has no array {array_name!r}", f"it has {has}")
+                    return archive[array_name], False
+                arrays = {key: archive[key] for key in archive.files}
     except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         if isinstance(error, UnusableFile):
             raise
-        raise UnusableFile(name, f"not a readable array file ({error})", _REPLACE) from error
+        # NumPy's words on pickles advise to load them all the same, which runs what they hold.
+        pickled = "pickle" in str(error) or "Python objects" in str(error)
+        reason = "it holds Python objects, or no array at all" if pickled else str(error)
+        raise UnusableFile(name, f"not a readable array file ({reason})", _REPLACE) from error
     arrays = {key: value for key, value in arrays.items() if value.ndim >= 3}
     if len(arrays) != 1:
         has = ", ".join(f"{key} {value.shape}" for key, value in arrays.items()) or "none"
         raise UnusableFile(name, f"expected one array of 3 to 5 axes, it has {has}", "name the one with array_name")
-    return next(iter(arrays.values()))
+    return next(iter(arrays.values())), False
 
 
-def _part_of(clips: Sequence[Clip], split: str, notes: list[str]) -> list[Clip]:
+def _part_of(clips: Sequence[Clip], split: str, notes: list[str]) -> tuple[list[Clip], str]:
+    """The clips of a part, and what to do if they are too short."""
     if len(clips) >= 10:
         notes.append("of every ten clips, eight are for training, the 9th for validation, the 10th for test")
         which = {"validation": {8}, "test": {9}}.get(split, set(range(8)))
-        return [clip for number, clip in enumerate(clips) if number % 10 in which]
+        return [clip for number, clip in enumerate(clips) if number % 10 in which], ""
     notes.append("each clip is cut in time: 80 % for training, then 10 % for validation and 10 % for test")
     parts = []
     for clip in clips:
         validation, test = clip.length * 8 // 10, clip.length * 9 // 10
         first, last = {"train": (0, validation), "validation": (validation, test), "test": (test, clip.length)}[split]
         parts.append(clip.part(first, last - first))
-    return parts
+    return parts, (
+        "; fewer than ten clips are each cut in time, 80 % for training, 10 % for validation, 10 % for test: give "
+        "longer or more clips, or put them into folders train, validation and test"
+    )

@@ -13,6 +13,18 @@ class SequenceDataset(Dataset[Tensor]):
     Subclasses define ``__len__``, :meth:`sequence`, and :meth:`draw` if an epoch of training sees other sequences
     than the one before. What was found and decided while the data were opened (sizes, the order of axes, the
     range of values, files left out) stands in ``notes``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> class Fading(SequenceDataset):
+    ...     def __len__(self):
+    ...         return 2
+    ...
+    ...     def sequence(self, number):
+    ...         return torch.linspace(1, 0, 5).reshape(5, 1, 1, 1).expand(5, 1, 8, 8)
+    >>> Fading()[1].shape
+    torch.Size([5, 1, 8, 8])
     """
 
     notes: Sequence[str] = ()

@@ -79,7 +79,7 @@ def stored_frames(path: Path | str) -> Iterator[av.VideoFrame]:
     path = Path(path)
     with path.open("rb"):  # for the plain error of a file that is missing or may not be read
         pass
-    count = 0
+    count, end = 0, 0.0
     try:
         with av.open(str(path)) as container:
             if not container.streams.video:
@@ -87,13 +87,51 @@ def stored_frames(path: Path | str) -> Iterator[av.VideoFrame]:
             stream = container.streams.video[0]
             stream.thread_type = "NONE"  # files are decoded side by side, each in one thread
             for frame in container.decode(stream):
-                count += 1
+                count, end = count + 1, frame.time or 0.0
                 yield frame
+            _check_length(path, container, stream, count, end)
     except av.error.FFmpegError as error:
         reason = error.strerror or str(error)
-        raise UnusableFile(path, f"broken after {count} frames ({reason})", _REMEDY) from error
+        problem = f"broken after {count} frames" if count else "no video, or a damaged one"
+        raise UnusableFile(path, f"{problem} ({reason})", _REMEDY) from error
     if not count:
         raise UnusableFile(path, "not one frame could be decoded", _REMEDY)
+
+
+def _check_length(
+    path: Path, container: av.container.InputContainer, stream: av.VideoStream, count: int, last: float
+) -> None:
+    """Refuse a file that was cut off or lost frames, which FFmpeg reads without an error in some containers.
+
+    (MP4 and its kin keep a table of all frames: what is missing is an error there.) ``last`` is the time of the last
+    frame in seconds.
+    """
+    kind = set(container.format.name.split(","))
+    problem = ""
+    if "gif" in kind and path.read_bytes().rstrip(b"\0")[-1:] != b";":
+        problem = f"cut off after {count} frames"
+    elif "webm" in kind and _segment_end(path) > path.stat().st_size:
+        problem = f"cut off after {count} frames: its header tells of {_segment_end(path):,} bytes"
+    elif "avi" in kind and stream.average_rate:
+        # Times count, not frames: a frame may be stored as "the same again". Decoders hold back one or two.
+        missing = stream.frames - (last * float(stream.average_rate) + 1)
+        if missing > max(2.5, 0.02 * stream.frames):
+            problem = f"cut off or damaged: its header tells of {stream.frames} frames, {missing:.0f} are missing"
+    if problem:
+        raise UnusableFile(path, problem, _REMEDY)
+
+
+def _segment_end(path: Path) -> int:
+    """Where the one segment of a Matroska or WebM file ends by its own account; 0 if it does not tell."""
+    with path.open("rb") as file:
+        head = file.read(4096)
+    start = head.find(b"\x18\x53\x80\x67") + 4
+    if start < 4 or start >= len(head) or not head[start]:
+        return 0
+    length = 9 - head[start].bit_length()
+    size = int.from_bytes(head[start : start + length], "big") & ((1 << 7 * length) - 1)
+    unknown = (1 << 7 * length) - 1
+    return 0 if size == unknown else start + length + size
 
 
 def pixels_of(frame: av.VideoFrame, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
@@ -129,6 +167,15 @@ def write_video(
     ------
     ValueError
         If there are no frames, they are not bytes, or nothing is known about the ending.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     file = Path(folder, "clip.mp4")
+    ...     write_video(file, np.zeros((5, 32, 48), np.uint8))
+    ...     read_video(file).shape[:3]
+    (5, 32, 48)
     """
     path = Path(path)
     if frames.ndim == 3:

@@ -42,6 +42,8 @@ class ClipWindows(SequenceDataset):
         What happens to clips that are too short for one window.
     notes : sequence of str
         What was found while the clips were opened.
+    hint : str
+        Added to the message on clips that are too short.
 
     Raises
     ------
@@ -62,6 +64,7 @@ class ClipWindows(SequenceDataset):
         seed: int = 0,
         broken: Broken = "refuse",
         notes: Sequence[str] = (),
+        hint: str = "",
     ) -> None:
         self.frames, self.step = positive_int(frames, "frames"), positive_int(step, "step")
         self.span = (self.frames - 1) * self.step + 1
@@ -69,9 +72,11 @@ class ClipWindows(SequenceDataset):
         check_broken(broken)
         if channels not in (None, 1, 3):
             raise ValueError(f"channels must be 1 (gray) or 3 (RGB), got {channels}")
+        if seed < 0:
+            raise ValueError(f"seed must be 0 or more, got {seed}")
         self.random, self.seed = random, seed
         said = list(notes)
-        self.clips = self._long_enough(clips, broken, said)
+        self.clips = self._long_enough(clips, broken, said, hint)
         self.notes = said
         self.size = size or _common([clip.size for clip in self.clips], self.clips, "frame sizes", "size")
         self.channels = channels or _common(
@@ -104,14 +109,15 @@ class ClipWindows(SequenceDataset):
     def _read(self, clip: int, first: int) -> Tensor:
         return fitted(self.clips[clip].read(first, self.frames, self.step), self.size, self.channels)
 
-    def _long_enough(self, clips: Sequence[Clip], broken: Broken, notes: list[str]) -> list[Clip]:
+    def _long_enough(self, clips: Sequence[Clip], broken: Broken, notes: list[str], hint: str) -> list[Clip]:
         short = [clip for clip in clips if clip.length < self.span]
         enough = [clip for clip in clips if clip.length >= self.span]
         if short and (broken == "refuse" or not enough):
             named = "; ".join(f"{clip.name} has {clip.length}" for clip in short[:_SHOWN])
+            skip = ", or leave them out with broken=skip" if enough else ""
             raise ValueError(
                 f"{len(short)} of {len(clips)} clips are shorter than the {self.span} frames needed: {named}"
-                f"{' ...' if len(short) > _SHOWN else ''}; ask for fewer frames, or leave them out with broken=skip"
+                f"{' ...' if len(short) > _SHOWN else ''}; ask for fewer frames{skip}{hint}"
             )
         if not clips:
             raise ValueError("there are no clips to cut sequences from")
@@ -129,6 +135,9 @@ def opened(items: Sequence[T], open_one: Callable[[T], Sequence[Clip]], broken: 
             return open_one(item)
         except UnusableFile as error:
             return error
+        except PermissionError as error:
+            remedy = "change its permissions, or leave it out with broken=skip"
+            return UnusableFile(error.filename or item, "it may not be read", remedy)
 
     check_broken(broken)
     # Decoders leave Python's lock, so threads are enough.
@@ -137,12 +146,13 @@ def opened(items: Sequence[T], open_one: Callable[[T], Sequence[Clip]], broken: 
     errors = [result for result in results if isinstance(result, UnusableFile)]
     clips = [clip for result in results if not isinstance(result, UnusableFile) for clip in result]
     if errors and (broken == "refuse" or not clips):
-        if len(errors) == 1:
+        if len(errors) == 1 and broken == "refuse":
             raise errors[0]
         named = "; ".join(f"{error.name}: {error.problem}" for error in errors[:_SHOWN])
+        remedy = "mend or remove them, or leave them out with broken=skip" if clips else "nothing is left"
         raise ValueError(
-            f"{len(errors)} of {len(items)} files cannot be used: {named}{' ...' if len(errors) > _SHOWN else ''}; "
-            "mend or remove them, or leave them out with broken=skip"
+            f"{len(errors)} of {len(items)} files cannot be used: {named}"
+            f"{' ...' if len(errors) > _SHOWN else ''}; {remedy}"
         )
     notes += [f"left out {error.name}: {error.problem}" for error in errors]
     return clips
