@@ -2,11 +2,12 @@
 
 ``docs/benchmarks/NAME.json`` holds what ``python -m benchmarks.run --only NAME`` wrote. The module of a part has
 ``table(results)``, which returns text, and may have ``plot(results)``, which returns a figure of matplotlib; its
-docstring says what was measured.
+docstring says what was measured. A part that has a table and no JSON file gets a page that says so.
 """
 
 import importlib
 import json
+import shutil
 import textwrap
 from pathlib import Path
 from types import ModuleType
@@ -15,19 +16,25 @@ from benchmarks.run import PARTS
 
 
 def write_pages(folder: Path) -> None:
-    """Write one page per JSON file in ``folder`` to ``folder / "generated"``, and its figure beside it."""
+    """Write one page per part to ``folder / "generated"``, its figure beside it, and leave no other pages there."""
     pages = folder / "generated"
-    pages.mkdir(exist_ok=True)
-    for path in sorted(folder.glob("*.json")):
+    shutil.rmtree(pages, ignore_errors=True)
+    pages.mkdir()
+    measured = {path.stem: path for path in sorted(folder.glob("*.json"))}
+    for name, path in measured.items():
         plot = getattr(_module(path), "plot", None)
         if plot is not None:
             import matplotlib.pyplot as plt
 
             figure = plot(json.loads(path.read_text())["results"])
-            figure.savefig(pages / f"{path.stem}.png", dpi=120)
+            figure.savefig(pages / f"{name}.png", dpi=120)
             # The gallery of the documentation takes every figure that it finds open for one of its own.
             plt.close(figure)
-        (pages / f"{path.stem}.rst").write_text(page(path))
+        (pages / f"{name}.rst").write_text(page(path))
+    for name in PARTS:
+        path = folder / f"{name}.json"
+        if name not in measured and hasattr(_module(path), "table"):
+            (pages / f"{name}.rst").write_text(empty_page(path))
 
 
 def _module(path: Path) -> ModuleType:
@@ -38,18 +45,32 @@ def page(path: Path) -> str:
     """Return the page of one JSON file."""
     data = json.loads(path.read_text())
     module = _module(path)
-    description = textwrap.dedent(module.__doc__ or "").strip()
-    title, _, rest = description.partition("\n")
-    title = title.rstrip(".")
+    title, lines = _description(path)
     machine = ", ".join(f"{key} {value}" for key, value in data["machine"].items())
-    command = data.get("command", f"python -m benchmarks.run --only {path.stem.split('.')[0]}")
-    lines = [title, "=" * len(title), rest, "", f"Machine: {machine}.", "", f"Command: ``{command}``.", ""]
+    command = data.get("command", _command(path))
+    lines += [f"Machine: {machine}.", "", f"Command: ``{command}``.", ""]
     if hasattr(module, "plot"):
         lines += [f".. image:: {path.stem}.png", f"   :alt: {title}, the figures of the table below", ""]
     lines += [".. code-block:: text", ""]
     table = getattr(module, "table", plain_table)(data["results"])
     lines += [f"    {line}".rstrip() for line in table.splitlines()]
     return "\n".join(lines) + "\n"
+
+
+def empty_page(path: Path) -> str:
+    """Return the page of a part that has no JSON file."""
+    return "\n".join([*_description(path)[1], f"No results are published yet; ``{_command(path)}`` measures them.", ""])
+
+
+def _description(path: Path) -> tuple[str, list[str]]:
+    """Return the title of a part, and the lines from it to the end of what its module says about it."""
+    title, _, rest = textwrap.dedent(_module(path).__doc__ or "").strip().partition("\n")
+    title = title.rstrip(".")
+    return title, [title, "=" * len(title), rest, ""]
+
+
+def _command(path: Path) -> str:
+    return f"python -m benchmarks.run --only {path.stem.split('.')[0]}"
 
 
 def plain_table(results: list[dict]) -> str:

@@ -15,11 +15,12 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
 
 
-def zeros(like: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return zeros of a shape, with the dtype and device of ``like`` and the channels innermost."""
+def zeros(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    """Return zeros of a shape, with the device and, unless it is given, the dtype of ``like``; channels innermost."""
+    dtype = like.dtype if dtype is None else dtype
     if len(shape) not in _CHANNELS_LAST:
-        return like.new_zeros(shape)
-    empty = torch.empty(tuple(shape), dtype=like.dtype, device=like.device, memory_format=_CHANNELS_LAST[len(shape)])
+        return like.new_zeros(shape, dtype=dtype)
+    empty = torch.empty(tuple(shape), dtype=dtype, device=like.device, memory_format=_CHANNELS_LAST[len(shape)])
     return empty.zero_()
 
 

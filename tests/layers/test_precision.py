@@ -8,6 +8,7 @@ import torch
 from tests.layers.test_cells import CASES, make, oracle, sequences
 from tt_conv import _tensor_cores
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
+from tt_conv.layers.engine import Recurrence
 
 LAYERS = [
     lambda: ConvLSTM(2, 8, 3),
@@ -31,6 +32,28 @@ def test_under_autocast_the_cell_state_stays_in_full_precision(make: object, dty
     assert mixed_state[-1].dtype == torch.float32
     torch.testing.assert_close(mixed.float(), outputs, rtol=0, atol=0.03)
     torch.testing.assert_close(mixed_state[-1], state[-1], rtol=0, atol=0.05)
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("cell", ["conv_tt_lstm", "conv_lstm"])
+def test_so_it_does_in_layers_that_take_the_low_precision_of_others(
+    cell: str, training: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = FramePredictor(1, (3, 4), (2, 2), cell=cell, kernel_size=3, skip_stride=1).train(training)
+    frames, memories, step = torch.rand(2, 4, 1, 6, 6), [], Recurrence.step
+
+    def watched_step(recurrence: Recurrence, x: torch.Tensor) -> torch.Tensor:
+        newest = step(recurrence, x)
+        memories.append(recurrence.state()[-1])
+        return newest
+
+    monkeypatch.setattr(Recurrence, "step", watched_step)
+    with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16):
+        model(frames, future=2)
+        _, states = model.step(frames[:, 0])
+        _, states = model.step(frames[:, 1], states)
+    assert len(memories) == 4 * 5
+    assert {memory.dtype for memory in (*memories, *(state[-1] for state in states))} == {torch.float32}
 
 
 @pytest.mark.parametrize("make", LAYERS)

@@ -62,7 +62,10 @@ class RecurrentCell(Replayable, ABC):
         """Return the state before the first frame, for an input like ``x`` ``[batch, in_channels, *spatial]``."""
         # Tensors of their own: a tracer takes two names of one tensor for one input.
         shape = (x.shape[0], self.hidden_channels, *x.shape[2:])
-        return tuple(zeros(x, shape) for _ in range(self.steps + 1))
+        hidden = [zeros(x, shape) for _ in range(self.steps)]
+        # Under autocast frames that come from another layer are in low precision. The cell state is not.
+        dtype = torch.promote_types(x.dtype, next(self.parameters()).dtype)
+        return *hidden, zeros(x, shape, dtype)
 
     def forward(self, x: Tensor, state: Sequence[Tensor] | None = None) -> tuple[Tensor, State]:
         """Take one frame.
