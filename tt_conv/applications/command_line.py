@@ -370,7 +370,7 @@ def compress(
     force: str = "",
     finetune: int = 0,
     distill: float = 0.0,
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     batch_size: int = 8,
     quality_sequences: int | None = None,
     onnx: bool = False,

@@ -110,7 +110,7 @@ def fine_tune(
     steps: int | None = None,
     checks: int = 5,
     loss: Loss = "cross_entropy",
-    learning_rate: float = 1e-3,
+    learning_rate: float = 3e-4,
     clip_norm: float = 1.0,
     precision: str = "32-true",
     accelerator: str = "cpu",

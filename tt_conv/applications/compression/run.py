@@ -66,7 +66,7 @@ class CompressionSettings:
     force: Force | None = None
     finetune: int = 0
     distill: float = 0.0
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-4
     batch_size: int = 8
     quality_sequences: int = 64
     onnx: bool = False
