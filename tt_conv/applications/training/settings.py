@@ -101,7 +101,7 @@ def settings_to_dict(settings: AnySettings) -> dict[str, Any]:
 
     Parameters
     ----------
-    settings : Settings of a task
+    settings : settings of a task
 
     Returns
     -------
