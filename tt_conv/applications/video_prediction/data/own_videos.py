@@ -19,7 +19,25 @@ from tt_conv.applications.video_prediction.data.windows import Broken, ClipWindo
 
 Part = Literal["train", "validation", "test", "all"]
 VIDEO_ENDINGS = frozenset(
-    ".3gp .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogv .ts .webm .wmv .y4m".split()
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    ]
 )
 IMAGE_ENDINGS = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"])
 ARRAY_ENDINGS = frozenset((".npy", ".npz"))
