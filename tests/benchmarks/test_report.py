@@ -1,11 +1,14 @@
 """The pages that are made of the results of benchmarks."""
 
+import importlib
+import json
 import re
 import shutil
 from pathlib import Path
 
 import pytest
 
+from benchmarks import run
 from benchmarks.report import write_pages
 
 ROOT = Path(__file__).parents[2]
@@ -20,6 +23,20 @@ def test_a_page_with_a_figure_leaves_no_figure_open(tmp_path: Path) -> None:
     assert plt.get_fignums() == before
     assert (tmp_path / "generated" / "trained_kernels.png").stat().st_size > 0
     assert "trained_kernels.png" in (tmp_path / "generated" / "trained_kernels.rst").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(RESULTS.parent.glob("*.json")), ids=lambda path: path.stem)
+def test_figures_are_drawn_of_all_results_and_of_some(path: Path) -> None:
+    plt = pytest.importorskip("matplotlib.pyplot")
+    plot = getattr(importlib.import_module(run.PARTS[path.stem]), "plot", None)
+    if plot is None:
+        return
+    results = json.loads(path.read_text())["results"]
+    for some in (results, results[:1]):
+        figure = plot(some)
+        assert any(axes.has_data() for axes in figure.axes)
+        figure.canvas.draw()
+        plt.close(figure)
 
 
 def test_a_part_without_results_has_a_page_that_says_so(tmp_path: Path) -> None:

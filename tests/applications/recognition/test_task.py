@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from tt_conv.applications.recognition.data import ACTIONS
 from tt_conv.applications.recognition.evaluation import ceiling
 from tt_conv.applications.recognition.model import RecurrentRecognizer
 from tt_conv.applications.recognition.scores import AccuracyOverTime, ranked
@@ -45,10 +46,21 @@ def test_more_frames_ahead_than_there_are() -> None:
         prediction_loss(future, clips[:, :1])
 
 
-@pytest.mark.parametrize(("ahead", "weight"), [(0, 1.0), (1, 0.0)])
-def test_a_decoder_and_its_weight_go_together(ahead: int, weight: float) -> None:
-    with pytest.raises(ValueError, match="needs a prediction_weight above 0"):
-        EarlyRecognition(model(ahead), steps=1, prediction_weight=weight)
+def test_a_weight_needs_a_decoder() -> None:
+    with pytest.raises(ValueError, match="to at least 1, or prediction_weight to 0"):
+        EarlyRecognition(model(), steps=1, prediction_weight=1.0)
+
+
+def test_the_weight_may_be_0() -> None:
+    network = model(ahead=1)
+    clips, labels = torch.rand(2, 4, 1, 8, 8), torch.tensor([2, 0])
+    losses = EarlyRecognition(network, steps=1, prediction_weight=0.0).losses((clips, labels))
+    assert torch.equal(losses["loss"], losses["cross_entropy"])
+    losses["loss"].backward()
+    # Every weight has a gradient, as training on several devices demands.
+    assert network.decoder is not None
+    assert all(weight.grad is not None and not weight.grad.any() for weight in network.decoder.parameters())
+    assert all(weight.grad is not None and weight.grad.any() for weight in network.classifier.parameters())
 
 
 def test_accuracy_by_hand() -> None:
@@ -81,3 +93,21 @@ def test_the_ceiling_belongs_to_all_made_classes() -> None:
     assert [round(best[frame - 1], 4) for frame in (4, 8, 16)] == [0.7143, 0.8571, 1.0]
     assert ceiling(DataSettings(classes="some.txt"), 16) is None
     assert ceiling(DataSettings(kind="class_folders"), 16) is None
+
+
+@pytest.mark.parametrize("frames", [2, 4, 8, 12, 16, 20, 32, 48])
+@pytest.mark.parametrize("top", [1, 2])
+def test_the_ceiling_of_clips_of_other_lengths(frames: int, top: int) -> None:
+    """Whoever has seen the same steps can only guess; every frame of the video that was shown counts, no other."""
+    best = ceiling(DataSettings(), frames, top)
+    shown = [math.floor((number + 0.5) * 16 / frames) for number in range(frames)]
+    expected = []
+    for number in range(frames):
+        seen = sorted(set(shown[: number + 1]))
+        groups: dict[object, int] = {}
+        for action in ACTIONS:
+            key = (action.coordinate, action.sign, *(action.steps()[frame] for frame in seen))
+            groups[key] = groups.get(key, 0) + 1
+        right = sum(min(top, size) for size in groups.values()) if len(seen) > 1 else 2.5 * top
+        expected.append(right / 14)
+    assert best == pytest.approx(expected)

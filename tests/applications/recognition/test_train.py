@@ -155,9 +155,18 @@ def test_bfloat16_without_prediction(folder: Path, tmp_path: Path, kind: str) ->
     assert "prediction" not in history(tmp_path / "out")[0]
 
 
+def test_a_decoder_with_weight_0_draws_nothing(folder: Path, tmp_path: Path) -> None:
+    network = {"kind": "conv_3d", "encoder_channels": [4, 4], "hidden_channels": [4], "ahead": 1}
+    run_training(tiny(folder, network, epochs=1, prediction_weight=0.0), tmp_path / "run")
+    row = history(tmp_path / "run")[0]
+    assert float(row["validation_loss"]) == pytest.approx(float(row["cross_entropy"]), rel=1e-6)
+    run_prediction(tmp_path / "run" / "last.ckpt", next(folder.rglob("*.webm")), tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"labels.json", "labels.csv", "labels.png"}
+
+
 def test_an_evaluation(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     results = run_evaluation(
-        trained / "best.ckpt", tmp_path / "out", EvaluationSettings(observed=[0.5, 1.0], batch_size=5)
+        trained / "best.ckpt", tmp_path / "out", EvaluationSettings(observed=[0.5, 0.501, 1.0], batch_size=5)
     )
     assert "50 % seen" in capsys.readouterr().out
     names = {path.name for path in (tmp_path / "out").iterdir()}
@@ -167,6 +176,7 @@ def test_an_evaluation(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
         "accuracy.png",
         "confusion.png",
         "confusion_50.csv",
+        "confusion_50.1.csv",
         "confusion_100.csv",
     }
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == results
@@ -174,7 +184,7 @@ def test_an_evaluation(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     test = open_data(network.settings.data, "test")
     with torch.inference_mode():
         right = [bool(network.model(clip[None])[0, -1].argmax() == label) for clip, label in test]  # type: ignore[attr-defined]
-    assert results["observed"][1]["top1"] == pytest.approx(sum(right) / 14)
+    assert results["observed"][2]["top1"] == pytest.approx(sum(right) / 14)
     assert sum(map(sum, results["confusion"]["1.0"])) == 14
     assert results["chance"] == pytest.approx(1 / 14)
 

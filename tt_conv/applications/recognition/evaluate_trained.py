@@ -103,7 +103,7 @@ def run_evaluation(
         with folder.new_file("table.md") as file:
             file.write_text(_markdown(results))
         for fraction, counts in accuracy.confusion.items():
-            with folder.new_file(f"confusion_{round(100 * fraction)}.csv") as file, file.open("w", newline="") as lines:
+            with folder.new_file(f"confusion_{100 * fraction:g}.csv") as file, file.open("w", newline="") as lines:
                 writer = csv.writer(lines, lineterminator="\n")
                 writer.writerow(["true class", *trained.classes])
                 writer.writerows([name, *row] for name, row in zip(trained.classes, counts, strict=True))

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from tt_conv.applications.recognition.data import LabelledClips, best_accuracy
 from tt_conv.applications.recognition.data.digit_actions import ACTIONS
 from tt_conv.applications.recognition.data.digit_actions import FRAMES as MADE_FRAMES
+from tt_conv.applications.recognition.data.sampling import sampled_frames
 from tt_conv.applications.recognition.model import Recognizer
 from tt_conv.applications.recognition.scores import Accuracy, AccuracyOverTime
 from tt_conv.applications.recognition.settings import DataSettings
@@ -68,11 +69,14 @@ def accuracy_of(
 def ceiling(settings: DataSettings, frames: int, top: int = 1) -> list[float] | None:
     """The best accuracy that anyone could reach after frame 1, 2, ... of ``frames``, where it is known.
 
-    It is known of all classes of digit_actions, where it is computed, not measured.
+    It is known of all classes of digit_actions, where it is computed, not measured. What counts is the last frame of
+    the video that a clip has shown so far, and whether it has shown more than one.
     """
     if settings.kind != "digit_actions" or settings.classes is not None:
         return None
-    return [best_accuracy(max(1 / MADE_FRAMES, (t + 1) / frames), min(top, len(ACTIONS))) for t in range(frames)]
+    shown = sampled_frames(MADE_FRAMES, frames).tolist()
+    seen = [1 if last == shown[0] else last + 1 for last in shown]
+    return [best_accuracy(count / MADE_FRAMES, min(top, len(ACTIONS))) for count in seen]
 
 
 def chance(clips: LabelledClips) -> float:

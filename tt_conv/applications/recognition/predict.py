@@ -87,7 +87,7 @@ def run_prediction(
         with folder.new_file("labels.png") as file:
             draw_labels(file, clip, torch.stack(every).softmax(-1), trained.classes, str(video))
         written = "labels.json, .csv and .png"
-        if model.ahead:
+        if model.ahead and trained.settings.training.prediction_weight:
             with folder.new_file("future.png") as file:
                 _draw_future(file, model, clip, device)
             written += ", future.png"

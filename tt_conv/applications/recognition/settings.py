@@ -134,7 +134,7 @@ class TrainingSettings(CommonSettings):
     ----------
     prediction_weight : float
         Weight of the loss of the predicted frames beside that of the classes; above 0 it needs a decoder
-        (model.ahead), at 0 it needs none.
+        (model.ahead), at 0 a decoder is never trained: model.ahead 0 saves its time.
     weight_power : float
         The cross-entropy of the classes after frame t of T counts (t / T) to this power: 0 counts all observed parts
         alike, a large one the last frame alone.

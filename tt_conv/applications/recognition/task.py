@@ -31,7 +31,7 @@ class EarlyRecognition(Task):
     steps : int
         Optimizer steps of the training.
     prediction_weight : float
-        :math:`\lambda`; 0 trains the classifier alone.
+        :math:`\lambda`; 0 trains the classifier alone: a decoder, if there is one, stays as it began.
     weight_power : float
         p.
     learning_rate, clip_norm : float
@@ -63,10 +63,10 @@ class EarlyRecognition(Task):
             raise ValueError(
                 f"prediction_weight and weight_power must not be negative, got {prediction_weight} and {weight_power}"
             )
-        if (prediction_weight > 0) != (model.ahead > 0):
+        if prediction_weight > 0 and not model.ahead:
             raise ValueError(
-                f"prediction_weight={prediction_weight} and ahead={model.ahead}: a network with a decoder (ahead of at "
-                "least 1) needs a prediction_weight above 0, and the other way round"
+                f"prediction_weight={prediction_weight} needs a network that predicts frames: set model.ahead to at "
+                "least 1, or prediction_weight to 0"
             )
         self.prediction_weight, self.weight_power = prediction_weight, weight_power
 
@@ -77,7 +77,7 @@ class EarlyRecognition(Task):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """``loss``; its parts ``cross_entropy`` and, with a decoder, ``prediction``; and the scores."""
         clips, labels = batch
-        if not self.prediction_weight:
+        if not self.model.ahead:
             scores = self.model(clips)
             cross_entropy = self.cross_entropy(scores, labels)
             return {"loss": cross_entropy, "cross_entropy": cross_entropy, "scores": scores}

@@ -196,7 +196,7 @@ class _Prepared:
     def _introduction(self, folder: Path, checkpoint: Path | None) -> str:
         recipe, about = self.settings.training, self.application
         lines = [about.introduction(self.settings, self.train, self.validation)]
-        lines += [f"  {note}" for note in {*self.train.notes, *self.validation.notes}]
+        lines += [f"  {note}" for note in dict.fromkeys([*self.train.notes, *self.validation.notes])]
         lines += [
             f"{about.model_name(self.settings)}: {parameters_of(self.task.model):,} parameters; "
             f"{recipe.epochs} epochs, {self.steps:,} steps of {self.batch} {about.samples}. Writing to {folder}."

@@ -115,8 +115,17 @@ def test_crops_and_mirrors(tmp_path: Path) -> None:
 
 def test_which_classes_speak_of_sides() -> None:
     sided = ["Pulling something from left to right", "Turning Left", "turned counter-clockwise", "moving leftwards"]
+    sided += [
+        "Pushing something left-to-right",
+        "left-hand wave",
+        "SwipeRight",
+        "swipe_left",
+        "Touching the leftmost one",
+    ]
     assert all(map(speaks_of_sides, sided))
-    assert not any(map(speaks_of_sides, ["Lifting something up", "Eating leftovers", "A bright light", ""]))
+    assert not any(
+        map(speaks_of_sides, ["Lifting something up", "Eating leftovers", "UprightStand", "bright-light", ""])
+    )
 
 
 @pytest.mark.parametrize("keep_decoded", [False, True])

@@ -1,6 +1,7 @@
 """Names of classes: as templates with brackets or without, and lists of them in text files."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from tt_conv.applications.video_prediction.data.errors import UnusableFile
 
 _SHOWN = 5
 # A mirrored clip of a class that speaks of these shows another one.
-_SIDED = ("left", "right", "clockwise", "counterclockwise", "anticlockwise")
+_SIDED = re.compile("(left|right)(hand|handed|most|side|ward|wards)?|(counter|anti)?clockwise")
 
 
 def plain_name(name: str) -> str:
@@ -27,11 +28,11 @@ def speaks_of_sides(name: str) -> bool:
 
     Examples
     --------
-    >>> [speaks_of_sides(name) for name in ("Pulling something from right to left", "Lifting something", "leftovers")]
-    [True, False, False]
+    >>> [speaks_of_sides(name) for name in ("Pulling something from right to left", "SwipeLeft", "Eating leftovers")]
+    [True, True, False]
     """
-    words = "".join(letter if letter.isalpha() else " " for letter in name.lower().replace("-", "")).split()
-    return any(word in _SIDED or word.removesuffix("wards").removesuffix("ward") in ("left", "right") for word in words)
+    words = re.findall("[a-z]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return any(_SIDED.fullmatch(word) for word in words)
 
 
 def read_class_list(path: Path | str) -> list[str]:
