@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run
-from benchmarks.report import write_pages
+from benchmarks.report import write_pages, write_published
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "benchmarks" / "trained_kernels.json"
@@ -59,3 +59,12 @@ def test_every_benchmark_that_the_documentation_links_has_a_page(tmp_path: Path)
     linked = {name for path in sources for name in re.findall(r"benchmarks/generated/(\w+)", path.read_text())}
     assert linked
     assert linked <= {page.stem for page in (tmp_path / "generated").glob("*.rst")}
+
+
+def test_published_figures_are_those_of_the_package(tmp_path: Path) -> None:
+    write_published(tmp_path / "published.inc")
+    text = (tmp_path / "published.inc").read_text()
+    assert text.count(".. list-table::") == 6
+    # Su et al., Moving-MNIST, 10 -> 10: MSE x 1e-3 and SSIM of their Conv-TT-LSTM.
+    assert "   * - Conv-TT-LSTM, original\n     - 12.96\n     - 0.915\n" in text
+    assert "conv-tt-lstm, result tables (Su et al., NeurIPS 2020" in text

@@ -388,6 +388,17 @@ class TestBadInput:
         _, report = compress(model, budget=0.5, data=[torch.randn(4, 9)])
         assert report.output_error is None
 
+    def test_forced_ranks(self) -> None:
+        conv = nn.Conv2d(8, 8, 5)
+        # A share of 8 * 8 * 25 parameters; a rank takes 2 * 8 * 9.
+        _, report = compress(conv, budget=1.0, force={"": ("conv_tt", 0.3)})
+        assert report.layers[0].rank == (int(0.3 * 1600 / 144),)
+        with pytest.raises(ValueError, match="rank must be"):
+            compress(conv, budget=1.0, force={"": ("conv_tt", 0)})
+        for force in ({"": ("svd",)}, {"": None}, ["svd"]):
+            with pytest.raises(TypeError, match="force"):
+                compress(conv, budget=1.0, force=force)
+
     def test_what_cannot_be_copied_says_so(self) -> None:
         model = nn.Sequential(nn.Linear(9, 9))
         model.lock = threading.Lock()

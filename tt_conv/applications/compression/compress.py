@@ -407,8 +407,12 @@ def pass_times(smaller: nn.Module, original: nn.Module, calibration: Calibration
 
 def _forced(force: Force, layers: Mapping[str, Layer]) -> dict[str, tuple[str, Any]]:
     """Return format and rank by layer; of several patterns that match, the last one counts."""
+    if not isinstance(force, Mapping):
+        raise TypeError(f"force must map name patterns to formats, got {type(force).__name__}")
     forced: dict[str, tuple[str, Any]] = {}
     for pattern, wanted in force.items():
+        if not isinstance(wanted, str) and not (isinstance(wanted, tuple | list) and len(wanted) == 2):
+            raise TypeError(f"force[{pattern!r}] must be a format, or a pair (format, rank), got {wanted!r}")
         name, rank = (wanted, None) if isinstance(wanted, str) else wanted
         one_of(name, f"force[{pattern!r}]", FORMATS)
         matching = fnmatch.filter(layers, pattern)
@@ -423,8 +427,7 @@ def _forced_candidates(kernel: Kernel, name: str, rank: Any) -> list[Candidate]:
     if name not in allowed or (name == "conv_tt" and kernel.inner_size is None):
         raise ValueError(f"a kernel of shape {tuple(kernel.dense.shape)} can't be forced to {name!r}")
     if rank is not None:
-        complete = (int(rank),) if name == "conv_tt" else choose_rank(kernel.kind(name).form, rank)
-        return [kernel.at(name, complete)]
+        return [kernel.at(name, choose_rank(kernel.form(name), rank))]
     options = kernel.search(name)
     if not options:
         raise ValueError(f"no rank of {name!r} is smaller than its dense kernel")
