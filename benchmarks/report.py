@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 
 from benchmarks.run import PARTS
+from tt_conv.applications.video_prediction.published_figures import published_tables
 
 
 def write_pages(folder: Path) -> None:
@@ -35,6 +36,22 @@ def write_pages(folder: Path) -> None:
         path = folder / f"{name}.json"
         if name not in measured and hasattr(_module(path), "table"):
             (pages / f"{name}.rst").write_text(empty_page(path))
+
+
+def write_published(path: Path) -> None:
+    """Write the figures that others have published, which ship with the package, as tables to include in a page."""
+    lines: list[str] = []
+    for table in published_tables():
+        name = {"moving_mnist": "Moving-MNIST, two digits", "kth": "KTH actions"}[table.data]
+        lines += [
+            f".. list-table:: {name}, {table.given} frames given, {table.future} predicted",
+            "   :header-rows: 1",
+            "",
+        ]
+        for row in (["", *table.columns], *table.rows):
+            lines += [f"   {' ' if number else '*'} - {cell or ''}".rstrip() for number, cell in enumerate(row)]
+        lines += ["", f"Source: {table.source}. Protocol: {table.protocol}.", ""]
+    path.write_text("\n".join(lines))
 
 
 def _module(path: Path) -> ModuleType:

@@ -5,10 +5,12 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.report import write_pages
+from benchmarks.report import write_pages, write_published
 from tt_conv import __version__
 
-write_pages(Path(__file__).parent / "benchmarks")
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+write_pages(BENCHMARKS)
+write_published(BENCHMARKS / "generated" / "published_figures.inc")
 
 project = "tt-conv"
 author = "The tt-conv developers"

@@ -292,9 +292,18 @@ class ConvTT(nn.Module):
             folded = self._folded.folded(parameters, program, fold)
             if folded is not None:
                 return folded
-        self._folded.forget()
+        self.forget_weights()
         program = self._ranked(shape, Usage(train=learning, reuse=reuse), lambda: frame)[0]
         return compiled(program).bind(self.weights())
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what was folded is dropped."""
+        self.forget_weights()
+        return super().train(mode)
+
+    def forget_weights(self) -> None:
+        """Drop what was folded of the weights."""
+        self._folded.forget()
 
     def windows(self, frames: Sequence[Tensor]) -> Frames:
         """Return the function by which a program asks for the window of a level."""

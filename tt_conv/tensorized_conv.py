@@ -199,6 +199,11 @@ class TensorizedConv(nn.Module):
             return (1, *rank, 1)
         return rank if self.factorization == "tucker" else rank[0]
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense kernel, for modules that read it instead of calling the layer."""
+        return self.to_tensor()
+
     def reset_parameters(self) -> None:
         """Draw fresh factors: the dense kernel has the mean square of PyTorch's own initialisation."""
         fan_in = math.prod(self._kind.form.shape[1:])

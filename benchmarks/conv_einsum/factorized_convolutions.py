@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import tensorly
 import torch
@@ -254,6 +255,42 @@ def table(measured: Sequence[Mapping]) -> str:
     slower = sorted(filter(_is_slower, measured), key=_against_tltorch)
     lines += [f"  {_against_tltorch(r):.2f}x  {r['case']}  rank {r['rank']}  path {r['path']}" for r in slower]
     return "\n".join(lines)
+
+
+def plot(measured: Sequence[Mapping]) -> Any:
+    """Return a figure of the gains over the dense convolution and over TensorLy-Torch's better one, by budget."""
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(1, 2, figsize=(10, 4), sharey=True, layout="constrained")
+    gains: dict[str, Callable[[Mapping], float]] = {
+        "the dense convolution": lambda result: result["gain"]["dense"],
+        "the better of TensorLy-Torch": _against_tltorch,
+    }
+    for axes, (rival, gain) in zip(grid, gains.items(), strict=True):
+        for number, factorization in enumerate(FORMATS):
+            group = [result for result in measured if result["factorization"] == factorization]
+            color = f"C{number}"
+            shift = 1 + 0.12 * (number - 1)
+            axes.plot(
+                [r["budget"] * shift for r in group],
+                [gain(r) for r in group],
+                ".",
+                color=color,
+                alpha=0.4,
+                markersize=4,
+            )
+            budgets = sorted({result["budget"] for result in group})
+            means = [geometric_mean([gain(r) for r in group if r["budget"] == budget]) for budget in budgets]
+            axes.plot([budget * shift for budget in budgets], means, "o-", color=color, label=factorization)
+        axes.axhline(1, color="black", linewidth=0.8)
+        axes.set(xscale="log", yscale="log", xlabel="share of the dense parameters", title=f"gain over {rival}")
+        axes.set_xticks(BUDGETS, [f"{budget:.0%}" for budget in BUDGETS])
+        axes.set_yticks([0.5, 1, 2, 5, 10], ["0.5", "1", "2", "5", "10"])
+        axes.minorticks_off()
+        axes.grid(alpha=0.3)
+    grid[0].set_ylabel("speed (below the line: slower)")
+    grid[0].legend(frameon=False, title="geometric mean of")
+    return figure
 
 
 def _against_tltorch(result: Mapping) -> float:

@@ -10,6 +10,7 @@ interleaved runs.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -134,3 +135,24 @@ def _verdict(results: Sequence[Mapping], choice: str) -> list[str]:
         f"optimize={choice!r} is more than 5 % slower than the dense convolution in {len(than_dense)}:",
         *than_dense,
     ]
+
+
+def plot(results: Sequence[Mapping]) -> Any:
+    """Return a figure of how fast the chosen programs are against the dense convolution."""
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(figsize=(9, 0.36 * len(results) + 1.2), layout="constrained")
+    for choice, marker in (("auto", "o"), ("measure", "x")):
+        speeds = [result["time"][DENSE] / result["time"][result[choice]] for result in results]
+        axes.plot(
+            speeds, range(len(results)), marker, color="tab:blue" if choice == "auto" else "tab:orange", label=choice
+        )
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_yticks(range(len(results)), [result["case"] for result in results], fontsize=8)
+    axes.set(xscale="log", xlabel="speed over the dense convolution (left of the line: slower)")
+    axes.set_xticks([0.5, 1, 2, 5, 10, 20], ["0.5", "1", "2", "5", "10", "20"])
+    axes.minorticks_off()
+    axes.invert_yaxis()
+    axes.grid(alpha=0.3, axis="x")
+    axes.legend(title="optimize=", frameon=False)
+    return figure

@@ -18,7 +18,7 @@ those MACs reach (in training, three times the MACs).
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -234,3 +234,29 @@ def table(results: Sequence[Mapping]) -> str:
         lines += [f"    {name:<30} failed: {error}" for name, error in result.get("failed", {}).items()]
         lines.append("")
     return "\n".join(lines)
+
+
+def plot(results: Sequence[Mapping]) -> Any:
+    """Return a figure of the speeds of the first case of each pass, over the baseline in fp32."""
+    import matplotlib.pyplot as plt
+
+    measured = [result for result in results if "contenders" in result]
+    shown = [next((r for r in measured if r["case"].startswith(mode)), None) for mode in ("training", "inference")]
+    figure, grid = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    names: list[str] = []
+    for axes, result in zip(grid, shown, strict=True):
+        for contender, row in (result or {"contenders": {}})["contenders"].items():
+            name, precision = contender.rsplit(" ", 1)
+            if name not in names:
+                names.append(name)
+            lower = precision != "fp32"
+            place = names.index(name) + (0.2 if lower else -0.2)
+            axes.barh(place, 1 / row["time"], height=0.4, color="tab:orange" if lower else "tab:blue")
+            axes.annotate(f" {1 / row['time']:.2f} {precision}", (1 / row["time"], place), va="center", fontsize=8)
+        axes.axvline(1, color="black", linewidth=0.8)
+        axes.set(title=result["case"] if result else "", xlabel="speed over the baseline in fp32")
+        axes.margins(x=0.2)
+        axes.spines[["top", "right"]].set_visible(False)
+    grid[0].set_yticks(range(len(names)), names)
+    grid[0].invert_yaxis()
+    return figure

@@ -169,3 +169,24 @@ def spread(runs: Sequence[Mapping], metric: str, scale: float, digits: int) -> s
     values = [scale * run[metric] for run in runs]
     mean = f"{statistics.fmean(values):.{digits}f}"
     return mean if len(values) < 2 else f"{mean} ± {statistics.stdev(values):.{digits}f}"
+
+
+def plot(results: Sequence[Mapping]) -> Any:
+    """Return a figure of the MSE of every model, a point per seed and a line at the mean, one panel per budget."""
+    import matplotlib.pyplot as plt
+
+    figure, grid = plt.subplots(1, len(BUDGETS), figsize=(10, 3.8), sharey=True, layout="constrained")
+    names = list(MODELS)
+    for axes, steps in zip(grid, BUDGETS, strict=True):
+        for place, name in enumerate(names):
+            values = [1e3 * run["mse"] for run in results if run["model"] == name and run.get("steps") == steps]
+            axes.plot(values, [place] * len(values), "o", color="tab:blue", alpha=0.6)
+            if values:
+                axes.plot(statistics.fmean(values), place, "|", color="black", markersize=16)
+                if name == BASELINE:
+                    axes.axvline(statistics.fmean(values), color="gray", linewidth=0.8, linestyle="--")
+        axes.set(title=f"{steps} steps", xlabel="MSE x 1e-3 (a point per seed, a line at the mean)")
+        axes.grid(alpha=0.3, axis="x")
+    grid[0].set_yticks(range(len(names)), [name.strip() for name in names])
+    grid[0].invert_yaxis()
+    return figure

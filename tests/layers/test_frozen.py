@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from tests.layers.test_cells import CASES, make, oracle, sequences
-from tt_conv import _tensor_cores
-from tt_conv.layers import ConvTTLSTMCell, FramePredictor
+from tt_conv import _folding, _tensor_cores
+from tt_conv.layers import ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.layers.recurrence import RecurrentCell
 
 
@@ -84,6 +84,34 @@ def test_changed_weights_are_noticed(change: str) -> None:
         fresh.load_state_dict(cell.state_dict())
         torch.testing.assert_close(outputs, streamed(fresh.train(), sequence)[0])
         assert not torch.equal(outputs, before)
+
+
+@pytest.mark.parametrize("trained", ["in training mode", "in eval mode, a sequence", "in eval mode, a frame"])
+@pytest.mark.parametrize("boundary", ["stagewise", "zeros"])
+def test_fused_optimizers_are_noticed_where_values_cannot_be_compared(
+    boundary: str, trained: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As on a GPU: version counters alone, which fused optimizers leave as they are.
+    monkeypatch.setattr(_folding._Witness, "confirms", _by_version)
+    layer = ConvTTLSTM(2, 3, 3, order=2, rank=2, boundary=boundary).eval()
+    sequence = torch.randn(1, 3, 2, 4, 4)
+    with torch.no_grad():
+        before, _ = streamed(layer.cell, sequence)
+    layer.train(trained == "in training mode")
+    outputs = layer.cell(sequence[:, 0])[0] if trained.endswith("frame") else layer(sequence)[0]
+    outputs.sum().backward()
+    torch.optim.Adam(layer.parameters(), lr=0.1, fused=True).step()
+    if layer.training:
+        layer.eval()
+    with torch.no_grad():
+        outputs, _ = streamed(layer.cell, sequence)
+        torch.testing.assert_close(outputs, layer(sequence)[0])
+    assert not torch.equal(outputs, before)
+
+
+def _by_version(witness: _folding._Witness, weight: torch.Tensor) -> bool:
+    layout = (weight.data_ptr(), weight._version, weight.dtype, weight.stride())
+    return weight is witness.weight and layout == witness.layout
 
 
 def test_in_low_precision_and_back() -> None:

@@ -190,6 +190,21 @@ def test_weights_that_moved_are_recorded_anew() -> None:
     assert StandIn.recorded == 2
 
 
+def test_parameters_in_the_memory_of_others_get_gradients_of_their_own() -> None:
+    layer, sequence = ConvTTLSTM(1, 2, 3, order=2, rank=1), torch.rand(1, 2, 1, 4, 4)
+    replayed = replaying(layer)
+    for _ in range(3):
+        replayed(sequence)[0].sum().backward()
+    fresh = nn.Parameter(replayed.cell.recurrent.bias.data)
+    replayed.cell.recurrent.bias = fresh
+    for _ in range(3):
+        fresh.grad = None
+        replayed(sequence)[0].sum().backward()
+        layer.zero_grad()
+        layer(sequence)[0].sum().backward()
+        torch.testing.assert_close(fresh.grad, layer.cell.recurrent.bias.grad)
+
+
 def test_precision_is_part_of_the_kind() -> None:
     layer, sequence = ConvTTLSTM(2, 8, 3, order=2, rank=4), torch.randn(2, 3, 2, 8, 8)
     replayed = replaying(layer)

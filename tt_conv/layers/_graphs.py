@@ -283,7 +283,8 @@ def _kind(tensor: Tensor) -> Hashable:
 
 
 def _identity(parameter: Tensor) -> Hashable:
-    return parameter.data_ptr(), parameter.stride(), _kind(parameter)
+    # A parameter in the memory of another is another still: gradients belong to the object.
+    return id(parameter), parameter.data_ptr(), parameter.stride(), _kind(parameter)
 
 
 def _precision(device_type: str) -> torch.dtype | None:

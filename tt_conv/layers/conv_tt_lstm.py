@@ -182,6 +182,13 @@ class ConvTTLSTMCell(RecurrentCell):
         """Return the gates with the present weights prepared."""
         return frozen_conv_tt_lstm(self)
 
+    def forget_weights(self) -> None:
+        """Drop what was prepared of the weights."""
+        super().forget_weights()
+        for part in (self.recurrent, self.input_conv):
+            if isinstance(part, ConvTT):
+                part.forget_weights()
+
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""
         conv = self.input_conv

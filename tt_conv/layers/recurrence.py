@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -125,6 +125,7 @@ class RecurrentCell(Replayable, ABC):
             return None
         parameters = list(self.parameters())
         if torch.is_grad_enabled() and any(value.requires_grad for value in (x, *state, *parameters)):
+            self.forget_weights()
             return None
         if torch._C._are_functorch_transforms_active() or not x.numel() or x.is_meta or watched(self):
             return None
@@ -164,6 +165,15 @@ class RecurrentCell(Replayable, ABC):
         self.compiled_frame = Compiled(one_frame, options)
         self.compiled_step = Compiled(advance_eagerly, options)
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode; what was prepared of the weights is dropped."""
+        self.forget_weights()
+        return super().train(mode)
+
+    def forget_weights(self) -> None:
+        """Drop what was prepared of the weights."""
+        self._kept.forget()
+
     def extra_repr(self) -> str:
         """Describe the cell by what its parts do not show."""
         return f"{self.in_channels}, {self.hidden_channels}, kernel_size={self.kernel_size}, steps={self.steps}"
@@ -176,6 +186,9 @@ class RecurrentCell(Replayable, ABC):
         """Prepare a walk through a sequence of frames like ``x`` ``[batch, in_channels, *spatial]``."""
         check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
         check_dtype(x, "x", next(self.parameters()))
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            # An optimizer may follow, and version counters don't notice fused ones.
+            self.forget_weights()
         from_zero = state is None
         if state is None:
             state = self.zero_state(x)

@@ -3,13 +3,15 @@
 import copy
 import importlib
 import json
+import threading
+import warnings
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.compression import compress
-from tt_conv.applications.compression.calibration import relative_error
+from tt_conv.applications.compression.calibration import Calibration, relative_error
 from tt_conv.applications.compression.choice import Option, choose
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import Kernel
@@ -71,6 +73,11 @@ class Residual(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = self.norm(self.first(x)).relu_()
         return self.last((x + self.second(x)).relu_().mean((2, 3)))
+
+
+class Classes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.argmax(-1)
 
 
 class Beside(nn.Module):
@@ -278,7 +285,126 @@ def test_choice_is_exact_on_hulls_and_fills_the_rest() -> None:
         choose(layers, 1)
 
 
+class Stateful(nn.Module):
+    """Keeps its states, a count and a table from call to call."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.states, self.table = nn.Conv2d(3 + 8, 32, 3, padding=1), [], None
+        self.register_buffer("calls", torch.zeros(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.states:
+            self.states, self.table = [x.new_zeros(len(x), 8, *x.shape[2:])] * 2, torch.linspace(0.5, 1, 8)
+        self.calls += 1
+        h, c = self.states
+        i, f, o, g = self.conv(torch.cat([x, h], 1)).chunk(4, 1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        self.states = [o.sigmoid() * c.tanh() * self.table.view(-1, 1, 1), c]
+        return self.states[0]
+
+
+def test_states_that_a_network_keeps_are_left_alone() -> None:
+    model, x = Stateful(), torch.randn(2, 3, 6, 6)
+    smaller, report = compress(model, budget=0.6, data=[x], formats=("svd",))
+    for network in (model, smaller):
+        assert network.states == []
+        assert network.calls == 0
+    # All passes began alike, and nothing that is kept was made without gradients.
+    expected, got = model(x), smaller(x)
+    assert relative_error([[got]], [[expected]]) == pytest.approx(report.output_error, rel=1e-4)
+    for output in (expected, got):
+        output.sum().backward()
+    # After a call, the states are results, of which only the values can be copied.
+    again, _ = compress(model, budget=0.6, data=[x], formats=("svd",))
+    assert torch.equal(again.states[0], model.states[0])
+    assert model.calls == 1
+
+
+def test_kernels_that_hooks_compute_are_copied_after_a_call() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        computed = nn.utils.weight_norm(nn.Conv2d(16, 8, 3))
+    model, x = nn.Sequential(nn.Conv2d(3, 16, 3), computed), torch.randn(2, 3, 8, 8)
+    expected = model(x)
+    smaller, report = compress(model, budget=0.9, data=[x], formats=("svd",))
+    assert "computed by a hook" in report.left_out["1"]
+    assert relative_error([[smaller(x)]], [[expected]]) == pytest.approx(report.output_error, rel=1e-4)
+
+
+class Reading(nn.Module):
+    """Reads the weight of a layer instead of calling it, and holds integers as a parameter."""
+
+    def __init__(self, kernel: int = 3) -> None:
+        super().__init__()
+        self.one, self.other = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, kernel, padding=kernel // 2)
+        self.numbers = nn.Parameter(torch.arange(3), requires_grad=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.conv2d(self.one(x), self.other.weight, self.other.bias)
+
+
+@pytest.mark.parametrize("name", ["svd", "tucker", "conv_tt"])
+@pytest.mark.parametrize("with_data", [False, True])
+def test_networks_that_read_a_weight_work(name: str, with_data: bool) -> None:
+    model, x = Reading(5), torch.randn(2, 3, 8, 8)
+    data = [x] if with_data else None
+    smaller, _ = compress(
+        model, budget=0.9, data=data, formats=("svd",), force={"other": (name, 2 if name != "tucker" else (2, 2))}
+    )
+    assert not isinstance(smaller.other, nn.Conv2d)
+    assert torch.equal(smaller.numbers, model.numbers)
+    expected = nn.functional.conv2d(smaller.one(x), smaller.other.to_tensor(), model.other.bias)
+    torch.testing.assert_close(smaller(x), expected)
+
+
+def test_a_layer_that_is_never_called_is_not_spoiled_for_others() -> None:
+    model, x = Reading(), torch.randn(2, 3, 8, 8)
+    _, report = compress(model, budget=0.95, data=[x], formats=("svd",))
+    rows = {row.name: row for row in report.layers}
+    assert rows["other"].weight_error < 0.5
+    assert any("never reach 'other'" in note for note in report.notes)
+
+
+def test_the_time_of_a_pass_is_taken_without_hooks() -> None:
+    seen = []
+
+    class Watching(nn.Linear):
+        def __call__(self, x: Tensor) -> Tensor:
+            seen.append(len(self._forward_pre_hooks))
+            return super().__call__(x)
+
+    x = torch.randn(2, 9)
+    module.pass_times(Watching(9, 9), Watching(9, 9), Calibration([x]))
+    assert seen
+    assert not any(seen)
+
+
 class TestBadInput:
+    def test_an_error_budget_needs_numbers_to_measure(self) -> None:
+        model = nn.Sequential(nn.Linear(9, 9), Classes())
+        with pytest.raises(ValueError, match="holds no floating-point numbers"):
+            compress(model, budget=0.1, budget_of="error", data=[torch.randn(4, 9)])
+        _, report = compress(model, budget=0.5, data=[torch.randn(4, 9)])
+        assert report.output_error is None
+
+    def test_forced_ranks(self) -> None:
+        conv = nn.Conv2d(8, 8, 5)
+        # A share of 8 * 8 * 25 parameters; a rank takes 2 * 8 * 9.
+        _, report = compress(conv, budget=1.0, force={"": ("conv_tt", 0.3)})
+        assert report.layers[0].rank == (int(0.3 * 1600 / 144),)
+        with pytest.raises(ValueError, match="rank must be"):
+            compress(conv, budget=1.0, force={"": ("conv_tt", 0)})
+        for force in ({"": ("svd",)}, {"": None}, ["svd"]):
+            with pytest.raises(TypeError, match="force"):
+                compress(conv, budget=1.0, force=force)
+
+    def test_what_cannot_be_copied_says_so(self) -> None:
+        model = nn.Sequential(nn.Linear(9, 9))
+        model.lock = threading.Lock()
+        with pytest.raises(TypeError, match=r"this Sequential can't be copied.*lock"):
+            compress(model, budget=0.5)
+
     def test_budget_that_cannot_be_met_says_the_smallest_that_can(self) -> None:
         model = nn.Sequential(nn.Linear(20, 20), nn.Embedding(10, 20))
         with pytest.raises(ValueError, match=r"smallest that can is 0\.\d+") as error:

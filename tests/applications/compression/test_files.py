@@ -12,7 +12,7 @@ from torch import nn
 from tt_conv.applications.compression import compress, load_compressed, save_compressed
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
 
-pytest.importorskip("safetensors")
+safetensors = pytest.importorskip("safetensors.torch")
 
 FRESH = """
 import sys, torch
@@ -100,6 +100,25 @@ class TestRefused:
         torch.save({"a": torch.zeros(1)}, folder / "model.safetensors")
         with pytest.raises(ValueError, match="truncated or damaged"):
             load_compressed(None, folder)
+
+    def test_weights_of_another_kind(self, folder: Path) -> None:
+        file = folder / "model.safetensors"
+        weights = safetensors.load_file(file)
+        safetensors.save_file({name: value.int() for name, value in weights.items()}, file)
+        for instance in (None, predictor()):
+            with pytest.raises(ValueError, match=r"expected torch\.float32, got torch\.int32"):
+                load_compressed(instance, folder)
+
+    def test_descriptions_without_an_end(self, folder: Path) -> None:
+        config = json.loads((folder / "config.json").read_text())
+        arguments = {"in_channels": 1, "hidden_channels": [1], "cell": "conv_tt_lstm", "rank": 1, "kernel_size": 3}
+        many = {**arguments, "layers_per_block": [4096], "order": 4096}
+        config["model"] = {"class": "FramePredictor", "arguments": many}
+        deep = json.dumps(config).replace("4096]", "[" * 900 + "]" * 900 + "]")
+        for text in (json.dumps(config), deep):
+            (folder / "config.json").write_text(text)
+            with pytest.raises(ValueError, match="sizes of the model are out of range"):
+                load_compressed(None, folder)
 
     @pytest.mark.parametrize(
         ("change", "message"),

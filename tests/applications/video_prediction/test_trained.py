@@ -98,7 +98,7 @@ def test_a_prediction(checkpoint: Path, tmp_path: Path, kind: str) -> None:
     video = tmp_path / f"video.{kind}"
     if kind == "gif":
         pictures = [Image.fromarray(frame) for frame in frames]
-        pictures[0].save(video, save_all=True, append_images=pictures[1:])
+        pictures[0].save(video, save_all=True, append_images=pictures[1:], duration=100)
     elif kind == "frames":
         video.mkdir()
         for number, frame in enumerate(frames):

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tt_conv._convolution import convolution
-from tt_conv.applications.compression.layers import Layer
+from tt_conv.applications.compression.layers import Layer, copied
 from tt_conv.applications.compression.moments import Metric
 
 _MOST_PATCH_ENTRIES = 4096
@@ -29,7 +29,9 @@ class Seen:
 
 
 class Calibration:
-    """Batches, and passes of a network over them in evaluation mode.
+    """Batches, and passes of copies of a network over them in evaluation mode.
+
+    Some networks keep states or caches between calls: copies leave theirs as they are, and begin alike.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ class Calibration:
 
     def outputs(self, model: nn.Module) -> list[list[Tensor]]:
         """Return the floating-point tensors in what the model makes of each batch, in float64."""
-        with evaluating(model), torch.no_grad():
+        with at_work(model) as (model, _), torch.no_grad():
             return [
                 [value.detach().double() for value in floating(self.run(model, number))]
                 for number in range(len(self.batches))
@@ -87,9 +89,9 @@ class Calibration:
 
             return hook
 
-        with evaluating(model), torch.no_grad(), ExitStack() as stack:
-            for name, layer in layers.items():
-                stack.enter_context(_removed(layer.register_forward_pre_hook(see(name))))
+        with at_work(model, layers) as (model, watched), torch.no_grad():
+            for name, layer in watched.items():
+                layer.register_forward_pre_hook(see(name))
             self.run(model, 0)
         return seen
 
@@ -100,9 +102,9 @@ class Calibration:
         def add(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             return lambda _, inputs: sums[name].add(inputs[0])
 
-        with evaluating(model), torch.no_grad(), ExitStack() as stack:
-            for name, layer in layers.items():
-                stack.enter_context(_removed(layer.register_forward_pre_hook(add(name))))
+        with at_work(model, layers) as (model, watched), torch.no_grad():
+            for name, layer in watched.items():
+                layer.register_forward_pre_hook(add(name))
             for number in range(len(self.batches)):
                 self.run(model, number)
         return {name: moments.metric() for name, moments in sums.items() if moments.count}
@@ -117,21 +119,18 @@ class Calibration:
         generator = torch.Generator().manual_seed(_SEED)
         total = dict.fromkeys(layers, 0.0)
         size = 0.0
-        trained = {p: p.requires_grad for p in model.parameters()}
-        try:
-            model.requires_grad_(True)
+        with at_work(model, layers) as (model, watched):
+            for parameter in model.parameters():
+                parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
             for number in range(min(len(self.batches), _MOST_PROBES)):
-                gains, energy = self._probe(model, layers, number, generator)
+                gains, energy = self._probe(model, watched, number, generator)
                 size += energy
                 for name, gain in gains.items():
                     total[name] += gain
-        finally:
-            for parameter, flag in trained.items():
-                parameter.requires_grad_(flag)
         return {name: value / size for name, value in total.items()} if size else total
 
     def _probe(
-        self, model: nn.Module, layers: Mapping[str, Layer], number: int, generator: torch.Generator
+        self, model: nn.Module, layers: Mapping[str, nn.Module], number: int, generator: torch.Generator
     ) -> tuple[dict[str, float], float]:
         outputs: dict[str, list[Tensor]] = {name: [] for name in layers}
 
@@ -143,7 +142,7 @@ class Calibration:
 
             return hook
 
-        with evaluating(model), torch.enable_grad(), ExitStack() as stack:
+        with torch.enable_grad(), ExitStack() as stack:
             for name, layer in layers.items():
                 stack.enter_context(_removed(layer.register_forward_hook(keep(name))))
             results = floating(self.run(model, number))
@@ -201,6 +200,16 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+@contextmanager
+def at_work(
+    model: nn.Module, layers: Mapping[str, Layer] | None = None
+) -> Iterator[tuple[nn.Module, dict[str, nn.Module]]]:
+    """Give a copy of a model in evaluation mode, and its copies of some layers."""
+    names = {id(module): name for name, module in model.named_modules()}
+    copy = copied(model).eval()
+    yield copy, {name: copy.get_submodule(names[id(layer)]) for name, layer in (layers or {}).items()}
 
 
 class _Moments:

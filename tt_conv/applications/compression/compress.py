@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv._arguments import one_of
-from tt_conv.applications.compression.calibration import Calibration, Seen, evaluating, relative_error
+from tt_conv.applications.compression.calibration import Calibration, Seen, at_work, call, evaluating, relative_error
 from tt_conv.applications.compression.choice import Option, choose
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import FORMATS, Candidate, Kernel, build_layer, factor_shapes, with_macs
-from tt_conv.applications.compression.layers import Layer, find_layers, nothing_to_compress, replace_layer
+from tt_conv.applications.compression.layers import Layer, copied, find_layers, nothing_to_compress, replace_layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.moments import Metric
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
@@ -159,19 +159,22 @@ class Survey:
 
     def _observe(self, calibration: Calibration) -> None:
         """Learn from the data what each layer sees, and how much its errors matter."""
-        watched = copy.deepcopy(self.model)
-        layers = _same_layers(watched, self.layers)
-        self.seen = calibration.shapes(watched, layers)
-        self.metrics = calibration.metrics(watched, layers)
+        self.seen = calibration.shapes(self.model, self.layers)
+        self.metrics = calibration.metrics(self.model, self.layers)
         for name in self.layers:
             if name not in self.metrics:
                 self.notes.append(f"the data never reach {name!r}: it is fitted on its weights alone")
-        self.reference = calibration.outputs(watched)
-        weights = calibration.sensitivities(watched, layers)
+        self.reference = calibration.outputs(self.model)
+        self.measurable = any(value.numel() for batch in self.reference for value in batch)
+        weights = calibration.sensitivities(self.model, self.layers)
         if any(weights.values()):
-            # A layer without an effect on this output is not free to be spoiled.
-            least = 1e-6 * max(weights.values())
-            self.weights = {name: max(weight, least) for name, weight in weights.items()}
+            # A layer without an effect on this output is not free to be spoiled, and of one that is never called
+            # nothing is known: its weight may be read.
+            largest = max(weights.values())
+            self.weights = {
+                name: max(weight, 1e-6 * largest) if name in self.metrics else largest
+                for name, weight in weights.items()
+            }
         else:
             self.notes.append("the output has no gradient by the layers: their errors count alike")
 
@@ -280,6 +283,11 @@ class Survey:
 
     def _within_error(self, error: float, calibration: Calibration) -> tuple[nn.Module, list[LayerReport]]:
         """Search the smallest network whose measured error is small enough, by what is predicted."""
+        if not self.measurable:
+            raise ValueError(
+                'budget_of="error" measures what the model returns, and on these data that holds no floating-point '
+                "numbers: return tensors, or tuples, lists or dicts of them, or give a budget of parameters"
+            )
         options = {
             name: [Option(self._loss(name, c), c.parameters) for c in candidates]
             for name, candidates in self.candidates.items()
@@ -303,7 +311,7 @@ class Survey:
 
     def _build(self, chosen: Mapping[str, Candidate]) -> tuple[nn.Module, list[LayerReport]]:
         """Make the network; each layer is fitted to what it sees behind those that were replaced before."""
-        smaller = copy.deepcopy(self.model)
+        smaller = copied(self.model)
         layers = _same_layers(smaller, self.layers)
         rows: dict[str, LayerReport] = {}
         order = [*self.seen, *(name for name in layers if name not in self.seen)]
@@ -315,7 +323,7 @@ class Survey:
                 rows[name] = self._row(name, candidate, 0.0, None if metric is None else 0.0)
                 continue
             if replaced and metric is not None and self.calibration is not None:
-                metric = self.calibration.metrics(smaller, {name: layer})[name]
+                metric = self.calibration.metrics(smaller, {name: layer}).get(name, metric)
             kernel = Kernel(layer, metric)
             factors = kernel.factors(candidate.format, candidate.rank)
             dense = kernel.rebuild(candidate.format, factors)
@@ -362,7 +370,7 @@ class Survey:
             report,
             macs_before=sum(row.macs_before or 0 for row in rows),
             macs_after=sum(row.macs_after or 0 for row in rows),
-            output_error=relative_error(self.calibration.outputs(smaller), self.reference),
+            output_error=relative_error(self.calibration.outputs(smaller), self.reference) if self.measurable else None,
             step_time=after / before,
             milliseconds_before=1e3 * before,
             milliseconds_after=1e3 * after,
@@ -384,12 +392,13 @@ def check_budget(budget: object, budget_of: object, has_data: bool) -> None:
 def pass_times(smaller: nn.Module, original: nn.Module, calibration: Calibration) -> tuple[float, float]:
     """Return the median seconds of a pass of the first batch, and those of the original, taken in turns."""
     seconds: tuple[list[float], list[float]] = ([], [])
-    with evaluating(smaller), evaluating(original), torch.inference_mode():
+    # Not Calibration.run: with its hooks, a recurrent layer of ours goes frame by frame.
+    with at_work(smaller) as (first, _), at_work(original) as (second, _), torch.no_grad():
         began = time.perf_counter()
         for round_ in range(9):
-            for model, taken in zip((smaller, original), seconds, strict=True):
+            for model, taken in zip((first, second), seconds, strict=True):
                 start = time.perf_counter()
-                calibration.run(model, 0)
+                call(model, calibration.batches[0])
                 taken.append(time.perf_counter() - start)
             if round_ >= 3 and time.perf_counter() - began > _TIMED_SECONDS:
                 break
@@ -398,8 +407,12 @@ def pass_times(smaller: nn.Module, original: nn.Module, calibration: Calibration
 
 def _forced(force: Force, layers: Mapping[str, Layer]) -> dict[str, tuple[str, Any]]:
     """Return format and rank by layer; of several patterns that match, the last one counts."""
+    if not isinstance(force, Mapping):
+        raise TypeError(f"force must map name patterns to formats, got {type(force).__name__}")
     forced: dict[str, tuple[str, Any]] = {}
     for pattern, wanted in force.items():
+        if not isinstance(wanted, str) and not (isinstance(wanted, tuple | list) and len(wanted) == 2):
+            raise TypeError(f"force[{pattern!r}] must be a format, or a pair (format, rank), got {wanted!r}")
         name, rank = (wanted, None) if isinstance(wanted, str) else wanted
         one_of(name, f"force[{pattern!r}]", FORMATS)
         matching = fnmatch.filter(layers, pattern)
@@ -414,8 +427,7 @@ def _forced_candidates(kernel: Kernel, name: str, rank: Any) -> list[Candidate]:
     if name not in allowed or (name == "conv_tt" and kernel.inner_size is None):
         raise ValueError(f"a kernel of shape {tuple(kernel.dense.shape)} can't be forced to {name!r}")
     if rank is not None:
-        complete = (int(rank),) if name == "conv_tt" else choose_rank(kernel.kind(name).form, rank)
-        return [kernel.at(name, complete)]
+        return [kernel.at(name, choose_rank(kernel.form(name), rank))]
     options = kernel.search(name)
     if not options:
         raise ValueError(f"no rank of {name!r} is smaller than its dense kernel")

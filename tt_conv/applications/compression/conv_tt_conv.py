@@ -72,6 +72,11 @@ class ConvTTConv(nn.Module):
         """Return the dense kernel ``[out_channels, in_channels, *kernel_size]``."""
         return stacked_kernel(self.projection, self.core)
 
+    @property
+    def weight(self) -> Tensor:
+        """The dense kernel, for modules that read it instead of calling the layer."""
+        return self.to_tensor()
+
     def chains(self) -> list[Chain]:
         """Return the ways to apply the kernel as convolutions one after the other; see ``tt_conv._chain``."""
         return merged([self.projection, self.core])

@@ -16,6 +16,7 @@ from tt_conv._boundary import extend
 from tt_conv._chain import stacked_kernel
 from tt_conv._convolution import PlainConvolution, plain_convolution
 from tt_conv.applications.compression.calibration import Calibration, relative_error
+from tt_conv.applications.compression.layers import copied
 from tt_conv.applications.compression.moments import Metric, refitted_core
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 from tt_conv.conv_tt_layer import ConvTT
@@ -320,7 +321,7 @@ class _Moments:
 
     def __init__(self, model: nn.Module, cells: Mapping[str, ConvLSTMCell], calibration: Calibration | None) -> None:
         self.cells, self.calibration = cells, calibration
-        self.watched = copy.deepcopy(model)
+        self.watched = copied(model)
         self._known: dict[str, Metric] = {}
 
     def metric(self, name: str) -> Metric | None:

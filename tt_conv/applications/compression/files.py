@@ -1,6 +1,5 @@
 """Compressed networks on disk: a folder with the weights as safetensors, and what they are the weights of."""
 
-import copy
 import json
 import shutil
 import tempfile
@@ -13,7 +12,7 @@ from torch import Tensor, nn
 
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import FORMATS, build_layer, factor_shapes
-from tt_conv.applications.compression.layers import Layer, replace_layer
+from tt_conv.applications.compression.layers import Layer, copied, replace_layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.layers.recurrence import RecurrentCell
@@ -22,7 +21,7 @@ from tt_conv.tensorized_conv import TensorizedConv
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _KIND, _VERSION = "tt-conv compressed network", 1
 _LARGEST_CONFIG = 1 << 22
-_LARGEST_SIZE, _MOST_CELLS = 1 << 20, 4096
+_LARGEST_SIZE, _MOST_CELLS, _DEEPEST = 1 << 20, 4096, 8
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "ConvLSTM": ConvLSTM,
     "ConvTTLSTM": ConvTTLSTM,
@@ -128,7 +127,7 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     if instance is None:
         model = _ours(config["model"], path)
     else:
-        model = copy.deepcopy(instance)
+        model = copied(instance)
     model = _with_layers(model, config["layers"], weights)
     _compare(model, weights, path)
     model.load_state_dict(weights, assign=instance is None)
@@ -242,18 +241,20 @@ def _ours(entry: object, path: Path) -> nn.Module:
 
 def check_sizes(arguments: Mapping[str, Any]) -> None:
     """Refuse to build what a file describes if it would never end."""
-    if not _is_modest(arguments):
+    if not _is_modest(arguments, _DEEPEST):
         raise ValueError("sizes of the model are out of range")
 
 
-def _is_modest(value: object) -> bool:
+def _is_modest(value: object, depth: int) -> bool:
+    if isinstance(value, Mapping | list | tuple) and not depth:
+        return False
     if isinstance(value, Mapping):
-        layers = value.get("layers_per_block", [])
-        few = not isinstance(layers, list) or sum(n for n in layers if isinstance(n, int)) <= _MOST_CELLS
-        few = few and not (isinstance(value.get("order"), int) and value["order"] > _MOST_CELLS)
-        return few and all(map(_is_modest, value.values()))
-    if isinstance(value, list):
-        return len(value) <= _MOST_CELLS and all(map(_is_modest, value))
+        layers, order = value.get("layers_per_block"), value.get("order")
+        cells = sum(n for n in layers if isinstance(n, int)) if isinstance(layers, list | tuple) else 1
+        levels = cells * (max(1, order) if isinstance(order, int) else 1)
+        return levels <= _MOST_CELLS and all(_is_modest(part, depth - 1) for part in value.values())
+    if isinstance(value, list | tuple):
+        return len(value) <= _MOST_CELLS and all(_is_modest(part, depth - 1) for part in value)
     return not isinstance(value, int) or abs(value) <= _LARGEST_SIZE
 
 
@@ -286,5 +287,7 @@ def _compare(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> Non
         if expected[name].shape != weights[name].shape:
             given, wanted = tuple(weights[name].shape), tuple(expected[name].shape)
             problems.append(f"{name}: expected shape {wanted}, got {given}")
+        elif expected[name].is_floating_point() != weights[name].is_floating_point():
+            problems.append(f"{name}: expected {expected[name].dtype}, got {weights[name].dtype}")
     if problems:
         raise ValueError(f"the weights in {str(path)!r} do not fit. " + "; ".join(problems))

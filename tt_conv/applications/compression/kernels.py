@@ -114,6 +114,13 @@ class Kernel:
         """Return the factorization of a format for this kernel."""
         return kernel_factorization(name, self.dense.shape)
 
+    def form(self, name: str) -> Format:
+        """Return what counts the ranks and parameters of a format for this kernel."""
+        if name != "conv_tt":
+            return self.kind(name).form
+        assert self.inner_size is not None
+        return ConvTTFormat((*self.dense.shape[:2], 1, *self.dense.shape[2:]), (self.inner_size,), 1)
+
     def rebuild(self, name: str, factors: Factors) -> Tensor:
         """Return the dense kernel of some factors."""
         if name == "conv_tt":
@@ -269,9 +276,7 @@ class Kernel:
         return self._interpolated("cp", self.kind("cp").form)
 
     def _search_conv_tt(self) -> Iterator[Candidate]:
-        assert self.inner_size is not None
-        shape = (*self.dense.shape[:2], 1, *self.dense.shape[2:])
-        return self._interpolated("conv_tt", ConvTTFormat(shape, (self.inner_size,), 1))
+        return self._interpolated("conv_tt", self.form("conv_tt"))
 
     def _interpolated(self, name: str, form: Format) -> Iterator[Candidate]:
         """Decompose at a few ranks of a format with one rank; in between, errors change evenly with the rank."""

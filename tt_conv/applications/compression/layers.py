@@ -1,11 +1,12 @@
 """Which layers of a network can be compressed, and what may take their place."""
 
+import copy
 import fnmatch
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import nn
+from torch import Tensor, nn
 
 from tt_conv._convolution import PlainConvolution, plain_convolution
 from tt_conv.layers import ConvTTLSTMCell
@@ -84,6 +85,35 @@ def nothing_to_compress(model: nn.Module, left_out: Mapping[str, str]) -> ValueE
         f"nothing in this {type(model).__name__} can be compressed: "
         + (reasons or "it holds no nn.Conv1d, nn.Conv2d, nn.Conv3d or nn.Linear")
     )
+
+
+def copied(model: nn.Module) -> nn.Module:
+    """Return a deep copy, also of a model that holds results of its last call, such as states or a hook's kernel.
+
+    Raises
+    ------
+    TypeError
+        If something in the model cannot be copied.
+    """
+    # PyTorch copies leaves only; what was computed is copied without its history.
+    computed = [t for module in model.modules() for t in _tensors(vars(module)) if not t.is_leaf]
+    memo: dict[int, object] = {id(t): t.detach().clone() for t in computed}
+    try:
+        return copy.deepcopy(model, memo)
+    except Exception as error:
+        raise TypeError(
+            f"this {type(model).__name__} can't be copied, and the original is never changed: {error}. Take what "
+            "copy.deepcopy refuses (open files, locks, loggers) out of the model first"
+        ) from error
+
+
+def _tensors(value: object, depth: int = 4) -> Iterator[Tensor]:
+    """Find the tensors in what a module holds, however they are nested."""
+    if isinstance(value, Tensor):
+        yield value
+    elif depth and isinstance(value, dict | list | tuple):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from _tensors(part, depth - 1)
 
 
 def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:

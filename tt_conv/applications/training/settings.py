@@ -101,7 +101,8 @@ def settings_to_dict(settings: AnySettings) -> dict[str, Any]:
 
     Parameters
     ----------
-    settings : Settings of a task
+    settings : AnySettings
+        Of any task.
 
     Returns
     -------
@@ -130,7 +131,8 @@ def settings_from_dict(values: Mapping[str, Any]) -> Any:
 
     Returns
     -------
-    Settings of the task
+    AnySettings
+        Of the task that they name.
 
     Raises
     ------

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 import torch
@@ -81,6 +82,30 @@ def test_a_folder_of_videos_in_workers(tmp_path: Path) -> None:
     assert len(copy) < 5000  # the frames are not in it
     assert torch.equal(pickle.loads(copy)[4], expected[4])
     assert len([*(tmp_path / "cache").iterdir()]) == 3
+
+
+def test_two_names_of_one_video(tmp_path: Path) -> None:
+    save_avi(tmp_path / "0" / "clip.avi", 60)
+    for copy in range(1, 8):
+        (tmp_path / str(copy)).mkdir()
+        (tmp_path / str(copy) / "clip.avi").symlink_to(tmp_path / "0" / "clip.avi")
+    data = OwnVideos(tmp_path, 60, "all", cache=tmp_path / "cache")
+    assert len(data) == 8
+    assert all(torch.equal(data[index], data[0]) for index in range(8))
+
+
+@pytest.mark.parametrize(("name", "codec"), [("clip.ts", "libx264"), ("clip.FLV", "flv"), ("clip.y4m", "rawvideo")])
+def test_other_containers(tmp_path: Path, name: str, codec: str) -> None:
+    with av.open(str(tmp_path / name), "w", format={"ts": "mpegts", "y4m": "yuv4mpegpipe"}.get(name[5:])) as container:
+        stream = container.add_stream("wrapped_avframe" if codec == "rawvideo" else codec, rate=25)
+        stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p"
+        for level in range(10):
+            frame = av.VideoFrame.from_ndarray(np.full((32, 48), 20 * level + 30, np.uint8), format="gray")
+            container.mux(stream.encode(frame.reformat(format="yuv420p")))
+        container.mux(stream.encode(None))
+    data = OwnVideos(tmp_path, 10, "all", cache=tmp_path / "cache")
+    levels = data[0].mean(dim=(1, 2, 3)) * 255
+    assert torch.allclose(levels, torch.arange(10) * 20.0 + 30, atol=4)
 
 
 def test_frame_folders_gray_and_colour(tmp_path: Path) -> None:
@@ -379,6 +404,7 @@ def test_the_usual_test_file(tmp_path: Path) -> None:
         data = FixedMovingMNIST(tmp_path / name, 20, "test")
         assert len(data) == 100
         np.testing.assert_array_equal((255 * data[7]).round().byte()[:, 0], stored[:, 7])
+        assert data.notes[0].startswith(f"{name} is one set of sequences, the same for training, validation and test")
 
 
 def test_moving_images_of_idx_files(tmp_path: Path) -> None:

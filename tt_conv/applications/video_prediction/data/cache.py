@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -48,7 +49,8 @@ def decoded_file(video: Path, folder: Path, *, size: tuple[int, int] | None, cha
         raise type(error)(
             f"cannot make the cache folder {folder} ({error.strerror}): choose another with cache"
         ) from error
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    # Two names of one video may be decoded side by side.
+    partial = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
         _write(partial, video, size, channels)
         partial.replace(path)

@@ -141,13 +141,19 @@ class FixedMovingMNIST(ClipWindows):
     ) -> None:
         check_split(split)
         path = Path(path).expanduser()
-        if path.is_dir():
+        notes: list[str] = []
+        is_one_set = not path.is_dir()
+        if not is_one_set:
             path, layout = path / f"{split}.npy", layout or "NTHW"
         if not path.exists():
             raise FileNotFoundError(
                 f"{path} does not exist: make it with tt-conv data moving_mnist --out {path.parent}"
             )
-        notes: list[str] = []
+        if is_one_set:
+            notes.append(
+                f"{path.name} is one set of sequences, the same for training, validation and test: test a network on "
+                "another one than it was trained on"
+            )
         values = ValueRange()
         clips = array_clips(path, path.name, values, layout, array_name)
         settle(clips, values, notes)

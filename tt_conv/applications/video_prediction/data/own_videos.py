@@ -18,7 +18,27 @@ from tt_conv.applications.video_prediction.data.pixels import Limits, ValueRange
 from tt_conv.applications.video_prediction.data.windows import Broken, ClipWindows, opened
 
 Part = Literal["train", "validation", "test", "all"]
-VIDEO_ENDINGS = frozenset([".avi", ".mp4", ".m4v", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".gif"])
+VIDEO_ENDINGS = frozenset(
+    [
+        ".3gp",
+        ".avi",
+        ".flv",
+        ".gif",
+        ".m2ts",
+        ".m4v",
+        ".mkv",
+        ".mov",
+        ".mp4",
+        ".mpeg",
+        ".mpg",
+        ".mts",
+        ".ogv",
+        ".ts",
+        ".webm",
+        ".wmv",
+        ".y4m",
+    ]
+)
 IMAGE_ENDINGS = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"])
 ARRAY_ENDINGS = frozenset((".npy", ".npz"))
 _REPLACE = "replace it, or leave it out with broken=skip"
