@@ -56,7 +56,7 @@ def test_every_benchmark_that_the_documentation_links_has_a_page(tmp_path: Path)
     pytest.importorskip("matplotlib")
     write_pages(tmp_path)
     sources = [*(ROOT / "docs").glob("[!_]*/*.rst"), *(ROOT / "docs" / "examples").glob("*.py")]
-    linked = {name for path in sources for name in re.findall(r"benchmarks/generated/(\w+)", path.read_text())}
+    linked = {name for path in sources for name in re.findall(r"benchmarks/generated/(\w+)[`>]", path.read_text())}
     assert linked
     assert linked <= {page.stem for page in (tmp_path / "generated").glob("*.rst")}
 

@@ -89,6 +89,7 @@ def test_macs_of_the_published_networks() -> None:
         (lambda: small()(torch.rand(2, 1, 6, 8), 1), ValueError, "so 5 axes, got 4 axes"),
         (lambda: small()(torch.rand(1, 2, 1, 6, 8), 0), ValueError, "future must be at least 1, got 0"),
         (lambda: small().step(torch.rand(1, 1, 6, 8), ()), ValueError, "4 in all, got 0"),
+        (lambda: small().step(torch.rand(1, 1, 6, 8), 5), TypeError, "one state per cell, got int"),
         (lambda: small().macs((6,)), ValueError, "spatial_size must have 2 sizes"),
     ],
 )

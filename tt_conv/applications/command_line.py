@@ -169,7 +169,7 @@ def evaluate(
     batch_size: int = 16,
     device: str = "cpu",
     lpips: bool = False,
-    observed: list[float] | None = None,
+    observed: float | list[float] | None = None,
 ) -> None:
     """Evaluate a trained network: tt-conv evaluate --checkpoint run/best.ckpt --out results.
 
@@ -188,13 +188,14 @@ def evaluate(
         batch_size: Sequences at a time.
         device: Such as cpu or cuda.
         lpips: Compute LPIPS too; needs pip install 'tt-conv[lpips]' and AlexNet's weights. Of video prediction.
-        observed: Fractions of the frames that are seen; by default [0.25,0.5,1]. Of recognition.
+        observed: Fraction of the frames that is seen, or several; by default [0.25,0.5,1]. Of recognition.
     """
     if _task_of(checkpoint) == "recognition":
         from tt_conv.applications.recognition import evaluate_trained as recognition
 
         _refuse(checkpoint, "recognition", future=future, recipe=recipe, lpips=lpips or None)
-        chosen = recognition.EvaluationSettings(observed, split, batch_size, device)
+        fractions = [observed] if isinstance(observed, float) else observed
+        chosen = recognition.EvaluationSettings(fractions, split, batch_size, device)
         recognition.run_evaluation(checkpoint, out, chosen, data=data)
         return
     _refuse(checkpoint, "video_prediction", observed=observed)

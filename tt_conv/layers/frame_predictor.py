@@ -208,6 +208,8 @@ class FramePredictor(Replayable):
         check_shape(frame, "frame", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
         self._check_sides(frame.shape[2:])
         cells = self.cells()
+        if states is not None and not isinstance(states, Sequence):
+            raise TypeError(f"states must be a sequence of one state per cell, got {type(states).__name__}")
         if states is not None and len(states) != len(cells):
             raise ValueError(f"states must be one state per cell, {len(cells)} in all, got {len(states)}")
         if self._graphs is None:

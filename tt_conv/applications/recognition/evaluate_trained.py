@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from tt_conv._version import __version__
+from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained
 from tt_conv.applications.recognition.data import LabelledClips
@@ -79,6 +80,7 @@ def run_evaluation(
         If the checkpoint or the data cannot be used.
     """
     settings = settings or EvaluationSettings()
+    checked_device(settings.device)
     trained = load_trained(checkpoint)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     clips = open_data(chosen, settings.split)

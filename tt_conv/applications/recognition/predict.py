@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output_folder import OutputFolder
 from tt_conv.applications.pictures import draw_strips
 from tt_conv.applications.recognition.checkpoint import load_trained
@@ -53,6 +54,7 @@ def run_prediction(
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
+    checked_device(device)
     trained = load_trained(checkpoint)
     data, model = trained.settings.data, trained.model.to(device)
     clip = read_clip(video, data.frames, size=data.size, short_side=data.short_side, channels=trained.model.in_channels)
