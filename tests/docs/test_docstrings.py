@@ -9,10 +9,6 @@ from pathlib import Path
 import pytest
 
 API = Path(__file__).parents[2] / "docs" / "api" / "index.rst"
-# Their example would be a whole training; docs/guide/training.rst and the tests have them.
-NEEDS_A_TRAINING = {"run_training", "resume_training", "fit", "fine_tune", "Task", "SideBySide"}
-NEEDS_A_TRAINING |= {"Application", "application"}
-NEEDS_A_TRAINING |= {"load_any_trained", "load_trained", "run_evaluation", "run_prediction"}
 COMPLETE = ("tt_conv", "tt_conv.layers", "tt_conv.applications.compression", "tt_conv.applications.video_prediction")
 
 
@@ -65,7 +61,7 @@ def missing(obj: object) -> list[str]:
         annotation = inspect.signature(obj).return_annotation
         if annotation not in (None, "None") and "Returns" not in found and "Yields" not in found:
             lacks.append("Returns")
-    if ">>>" not in docstring and obj.__name__.rpartition(".")[2] not in NEEDS_A_TRAINING:  # type: ignore[attr-defined]
+    if ">>>" not in docstring:
         lacks.append("an example")
     return lacks
 

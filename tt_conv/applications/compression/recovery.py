@@ -149,6 +149,20 @@ def fine_tune(
     ------
     ValueError
         If an argument is out of its range.
+
+    Examples
+    --------
+    >>> import contextlib, io
+    >>> import torch
+    >>> from tt_conv.applications.compression import compress
+    >>> from tt_conv.layers import FramePredictor
+    >>> model = FramePredictor(1, (8,), (1,), cell="conv_lstm", kernel_size=3, sigmoid=True)
+    >>> smaller, report = compress(model, budget=0.5)
+    >>> videos = DataLoader(torch.rand(8, 5, 1, 16, 16), batch_size=2)
+    >>> with contextlib.redirect_stdout(io.StringIO()):  # the progress bar
+    ...     tuned = fine_tune(smaller, videos, videos, given=3, original=model, distill=0.5)
+    >>> tuned.validation[-1][0]  # steps
+    4
     """
     steps = len(train) if steps is None else steps
     if not 1 <= steps <= len(train):

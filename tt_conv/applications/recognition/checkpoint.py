@@ -58,6 +58,24 @@ def load_trained(path: Path | str) -> Trained:
         If there is no such file.
     ValueError
         If it is no checkpoint of this task, or is damaged.
+
+    Examples
+    --------
+    >>> import contextlib, io, tempfile
+    >>> from tt_conv.applications.recognition.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+    >>> from tt_conv.applications.training import run_training
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> settings = Settings(
+    ...     DataSettings(frames=4, size=16, clips=14, validation_clips=14, test_clips=14, cache=folder.name),
+    ...     ModelSettings("conv_lstm", encoder_channels=[4], hidden_channels=[4]),
+    ...     TrainingSettings(epochs=1, batch_size=14),
+    ... )
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     complete = run_training(settings, folder.name + "/run")
+    >>> trained = load_trained(folder.name + "/run/best.ckpt")
+    >>> trained.settings.data.frames
+    4
+    >>> folder.cleanup()
     """
     path = Path(path)
     if (path / TRAINING).is_file():

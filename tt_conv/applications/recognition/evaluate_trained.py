@@ -78,6 +78,24 @@ def run_evaluation(
     ------
     ValueError, OSError
         If the checkpoint or the data cannot be used.
+
+    Examples
+    --------
+    >>> import contextlib, io, tempfile
+    >>> from tt_conv.applications.recognition.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+    >>> from tt_conv.applications.training import run_training
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> settings = Settings(
+    ...     DataSettings(frames=4, size=16, clips=14, validation_clips=14, test_clips=14, cache=folder.name),
+    ...     ModelSettings("conv_lstm", encoder_channels=[4], hidden_channels=[4]),
+    ...     TrainingSettings(epochs=1, batch_size=14),
+    ... )
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     complete = run_training(settings, folder.name + "/run")
+    ...     results = run_evaluation(folder.name + "/run/best.ckpt", folder.name + "/results")
+    >>> results["clips"]
+    14
+    >>> folder.cleanup()
     """
     settings = settings or EvaluationSettings()
     checked_device(settings.device)

@@ -51,6 +51,26 @@ def run_prediction(
     ------
     ValueError, OSError
         If the checkpoint or the video cannot be used, with the file, the reason and the remedy.
+
+    Examples
+    --------
+    >>> import contextlib, io, tempfile
+    >>> from tt_conv.applications.recognition.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+    >>> from tt_conv.applications.training import run_training
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> settings = Settings(
+    ...     DataSettings(frames=4, size=16, clips=14, validation_clips=14, test_clips=14, cache=folder.name),
+    ...     ModelSettings("conv_lstm", encoder_channels=[4], hidden_channels=[4]),
+    ...     TrainingSettings(epochs=1, batch_size=14),
+    ... )
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     complete = run_training(settings, folder.name + "/run")
+    >>> video = next(Path(folder.name).rglob("*.webm"))
+    >>> with contextlib.redirect_stdout(io.StringIO()):
+    ...     after = run_prediction(folder.name + "/run/best.ckpt", video, folder.name + "/labels")
+    >>> len(after)  # frames
+    4
+    >>> folder.cleanup()
     """
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")

@@ -40,6 +40,11 @@ class Application(ABC):
 
     Tasks are found by :func:`application`; their names are those of
     :data:`~tt_conv.applications.training.settings.TASKS`.
+
+    Examples
+    --------
+    >>> application("video_prediction").samples
+    'sequences'
     """
 
     samples: ClassVar[str]
@@ -83,10 +88,24 @@ class Application(ABC):
 def application(task: str) -> Application:
     """The application of a task.
 
+    Parameters
+    ----------
+    task : str
+        Such as video_prediction or recognition.
+
+    Returns
+    -------
+    Application
+
     Raises
     ------
     ValueError
         If there is no task of that name.
+
+    Examples
+    --------
+    >>> application("recognition").samples
+    'clips'
     """
     check_task(task)
     return import_module(f"{TASKS[task]}.application").APPLICATION

@@ -89,6 +89,11 @@ def load_any_trained(path: Path | str) -> Trained:
         If there is no such file.
     ValueError
         If it is no checkpoint, or is damaged.
+
+    Examples
+    --------
+    >>> load_any_trained("pretrained").settings.data.kind  # the network that comes with the package
+    'moving_mnist'
     """
     return application(task_of_file(path)).load_trained(path)
 

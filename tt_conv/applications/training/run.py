@@ -59,6 +59,22 @@ def run_training(settings: AnySettings, out: Path | str | None = None) -> bool:
         If the folder exists and is not empty.
     ValueError, OSError
         If the data or the settings cannot be used.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings
+    >>> from tt_conv.applications.video_prediction.settings import TrainingSettings
+    >>> settings = Settings(
+    ...     DataSettings(size=16, digit_size=8, sequences=4, validation_sequences=2, given=3, future=2),
+    ...     ModelSettings(cell="conv_lstm", hidden_channels=[4], layers_per_block=[1], kernel_size=3),
+    ...     TrainingSettings(epochs=1, batch_size=2, pictures_every=0),
+    ... )
+    >>> with TemporaryDirectory() as folder:
+    ...     complete = run_training(settings, folder + "/run")
+    4 training and 2 validation sequences...
+    >>> complete
+    True
     """
     folder = OutputFolder.with_free_name("tt-conv-training") if out is None else OutputFolder(out)
     prepared = _Prepared(settings)
@@ -88,6 +104,23 @@ def resume_training(folder: Path | str) -> bool:
     ------
     FileNotFoundError
         If the folder holds no training.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings
+    >>> from tt_conv.applications.video_prediction.settings import TrainingSettings
+    >>> settings = Settings(
+    ...     DataSettings(size=16, digit_size=8, sequences=4, validation_sequences=2, given=3, future=2),
+    ...     ModelSettings(cell="conv_lstm", hidden_channels=[4], layers_per_block=[1], kernel_size=3),
+    ...     TrainingSettings(epochs=1, batch_size=2, pictures_every=0),
+    ... )
+    >>> with TemporaryDirectory() as folder:
+    ...     complete = run_training(settings, folder + "/run")
+    ...     again = resume_training(folder + "/run")
+    4 training and 2 validation sequences...
+    >>> complete, again
+    (True, True)
     """
     folder = Path(folder)
     file = folder / SETTINGS_FILE

@@ -35,6 +35,14 @@ class Task(pl.LightningModule):
         The largest one: it rises over the first tenth of the steps, then falls to zero along a cosine.
     clip_norm : float
         Largest norm of the gradient.
+
+    Examples
+    --------
+    >>> class Mean(Task):
+    ...     def loss(self, batch, progress=1.0):
+    ...         return self.model(batch).square().mean()
+    >>> Mean(nn.Linear(2, 1), steps=5).loss(torch.ones(3, 2)).shape
+    torch.Size([])
     """
 
     def __init__(self, model: nn.Module, *, steps: int, learning_rate: float = 1e-3, clip_norm: float = 1.0) -> None:
@@ -80,6 +88,15 @@ class SideBySide(pl.LightningModule):
     ----------
     tasks : mapping of str to Task
         Tasks by name.
+
+    Examples
+    --------
+    >>> class Mean(Task):
+    ...     def loss(self, batch, progress=1.0):
+    ...         return self.model(batch).square().mean()
+    >>> both = SideBySide({"one": Mean(nn.Linear(2, 1), steps=5), "other": Mean(nn.Linear(2, 1), steps=5)})
+    >>> list(both.tasks)
+    ['one', 'other']
     """
 
     def __init__(self, tasks: Mapping[str, Task]) -> None:
@@ -149,6 +166,17 @@ def fit(module: pl.LightningModule, batches: DataLoader[Tensor], *, description:
     ------
     KeyboardInterrupt
         At a second Ctrl-C.
+
+    Examples
+    --------
+    >>> class Mean(Task):
+    ...     def loss(self, batch, progress=1.0):
+    ...         return self.model(batch).square().mean()
+    >>> import contextlib, io
+    >>> with contextlib.redirect_stdout(io.StringIO()):  # the progress bar
+    ...     outcome = fit(Mean(nn.Linear(2, 1), steps=2), DataLoader(torch.rand(4, 2), batch_size=2))
+    >>> outcome.steps_done
+    2
     """
     bar = ProgressBar(description, len(batches))
     with quiet_lightning():

@@ -70,6 +70,12 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
         If there is no such file.
     ValueError
         If it is no checkpoint, is damaged, or was made by another architecture.
+
+    Examples
+    --------
+    >>> trained = load_trained("pretrained")
+    >>> trained.settings.data.given
+    10
     """
     path = Path(path)
     if str(path) == PRETRAINED and not path.exists():

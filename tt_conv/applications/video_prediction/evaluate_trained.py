@@ -94,6 +94,14 @@ def run_evaluation(
     ------
     ValueError, OSError, ImportError
         If the checkpoint or the data cannot be used, or LPIPS is asked for and is not there.
+
+    Examples
+    --------
+    >>> import contextlib, io, tempfile
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    ...     results = run_evaluation("pretrained", folder + "/results", data={"test_sequences": 2})
+    >>> len(results["horizons"])
+    1
     """
     settings = settings or EvaluationSettings()
     _check(settings)

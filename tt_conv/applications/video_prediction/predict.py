@@ -81,6 +81,16 @@ def run_prediction(
     ------
     ValueError, OSError
         If the checkpoint or the video cannot be used, with the file, the reason and the remedy.
+
+    Examples
+    --------
+    >>> import contextlib, io, tempfile
+    >>> import numpy as np
+    >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    ...     np.save(folder + "/frames.npy", np.zeros((10, 64, 64), dtype=np.uint8))
+    ...     predicted = run_prediction("pretrained", folder + "/frames.npy", folder + "/future", future=5)
+    >>> predicted.shape
+    torch.Size([5, 1, 64, 64])
     """
     if not 0.1 <= rate <= 100:
         raise ValueError(f"rate must be from 0.1 to 100 frames per second, got {rate:g}")
