@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from tt_conv.applications.training.application import Trained, application
 from tt_conv.applications.training.settings import FIRST_TASK
+from tt_conv.applications.training.task_application import Trained, application
 
 CHECKPOINT_KEY = "tt_conv"
 

@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.output_folder import OutputFolder
-from tt_conv.applications.training.application import Application, Samples, application_of, parameters_of
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
@@ -26,6 +25,7 @@ from tt_conv.applications.training.settings import (
     settings_from_dict,
     settings_to_dict,
 )
+from tt_conv.applications.training.task_application import Application, Samples, application_of, parameters_of
 from tt_conv.applications.training.tasks import Outcome, quiet_lightning, stops_in_good_order
 
 SETTINGS_FILE = "settings.yaml"
