@@ -170,7 +170,9 @@ def test_a_training_in_half_precision_follows_full_precision() -> None:
 
 def test_the_machine_is_named_by_the_model_of_its_cpu(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
-    cpuinfo.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: A CPU: @ 2.0 GHz\n\nprocessor\t: 1\nmodel name\t: A CPU\n")
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel\t\t: 85\nmodel name\t: A CPU: @ 2.0 GHz\n\nprocessor\t: 1\nmodel name\t: A CPU\n"
+    )
     assert run.cpu_model(cpuinfo) == "A CPU: @ 2.0 GHz"
     assert run.cpu_model(tmp_path / "missing")
     named = run.machine(torch.device("cpu"))
