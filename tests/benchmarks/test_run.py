@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 import time
 import zipfile
@@ -165,6 +166,18 @@ def test_a_training_in_half_precision_follows_full_precision() -> None:
     lines = precision.table([exact, half]).splitlines()
     assert lines[1].startswith("rate 0.003   seed 0, fp32")
     assert precision.plot([exact, half]).axes[0].get_title() == "learning rate 0.003, seed 0"
+
+
+def test_the_machine_is_named_by_the_model_of_its_cpu(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel\t\t: 85\nmodel name\t: A CPU: @ 2.0 GHz\n\nprocessor\t: 1\nmodel name\t: A CPU\n"
+    )
+    assert run.cpu_model(cpuinfo) == "A CPU: @ 2.0 GHz"
+    assert run.cpu_model(tmp_path / "missing")
+    named = run.machine(torch.device("cpu"))
+    assert named["device"].startswith(run.cpu_model())
+    assert f" {len(os.sched_getaffinity(0))} cores" in named["device"]
 
 
 @pytest.mark.usefixtures("parts")
