@@ -3,10 +3,10 @@
 A ConvTT-LSTM (one layer of 32 hidden channels, order 3, 3 steps, rank 8, kernels of 3 x 3, patches of 4 x 4 pixels)
 learns to predict one moving MNIST digit on 64 x 64 pixels, 8 frames given and 4 to predict, by Adam on the binary
 cross-entropy of all outputs. fp32, bf16 autocast, and fp16 autocast with a ``GradScaler`` start from the same weights
-and see the same sequences; two seeds, at two learning rates. Losses are means over 10 steps, ``held-out`` those of 64 sequences of digits that
-no training saw, evaluated in the precision of the training. ``skipped`` counts the steps that the scaler left out
-because a gradient overflowed; it starts from PyTorch's scale of 65536. ``time`` is over that of fp32, forward and
-backward on one thread; a CPU without instructions for fp16 computes it by way of fp32.
+and see the same sequences; two seeds, at two learning rates. Losses are means over 10 steps, ``held-out`` those of 64
+sequences of digits that no training saw, evaluated in the precision of the training. ``skipped`` counts the steps that
+the scaler left out because a gradient overflowed; it starts from PyTorch's scale of 65536. ``time`` is over that of
+fp32, forward and backward on one thread; a CPU without instructions for fp16 computes it by way of fp32.
 
 The learning rate is constant and the losses soon reach a plateau, where small differences decide which way a training
 goes on: a curve that leaves the plateau upwards is one that became unstable there. Two seeds are too few to say whether
