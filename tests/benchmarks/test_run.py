@@ -160,12 +160,12 @@ def test_the_checks_of_the_engine_hold_on_the_cpu() -> None:
 
 
 def test_a_training_in_half_precision_follows_full_precision() -> None:
-    exact, half = (precision.train(name, 0, torch.device("cpu"), steps=20) for name in ("fp32", "bf16"))
+    exact, half = (precision.train(name, 0, 3e-3, torch.device("cpu"), steps=20) for name in ("fp32", "bf16"))
     torch.testing.assert_close(half["losses"], exact["losses"], rtol=0.01, atol=0)
     assert exact["losses"][-1] < exact["losses"][0]
     lines = precision.table([exact, half]).splitlines()
-    assert lines[1].startswith("seed 0, fp32")
-    assert precision.plot([exact, half]).axes[0].get_title() == "seed 0"
+    assert lines[1].startswith("rate 0.003   seed 0, fp32")
+    assert precision.plot([exact, half]).axes[0].get_title() == "learning rate 0.003, seed 0"
 
 
 def test_the_machine_is_named_by_the_model_of_its_cpu(tmp_path: Path) -> None:
