@@ -4,7 +4,7 @@
 class PoorFitWarning(UserWarning):
     """`conv_tt` ended with a large error, or did not reach the one that was asked for.
 
-    The kernel may have no such structure (a randomly initialised one has none), or the rank is too low.
+    The kernel may have no such structure (a randomly initialized one has none), or the rank is too low.
 
     Examples
     --------
