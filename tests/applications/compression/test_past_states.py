@@ -29,8 +29,8 @@ class Planted(nn.Module):
 def states(shares: list[float], batch: int, frames: int, size: tuple[int, ...], shift: int = 1) -> Tensor:
     """States, zero at first, whose channels 0 and 2 are fresh noise every time.
 
-    Channel 1 is a mean of 3 and, by given shares of its variance, channel 0 of the state before and channel 2 of the one
-    before that, one place further on the last axis; the rest is noise.
+    Channel 1 is a mean of 3 and, by given shares of its variance, channel 0 of the state before and channel 2 of the
+    one before that, one place further on the last axis; the rest is noise.
     """
     generator = torch.Generator().manual_seed(0)
     planted = torch.randn(batch, frames, HIDDEN, *size, generator=generator)

@@ -465,7 +465,7 @@ class _Ask:
         steps = max(order, steps_worth_having(shares, _WORTH_A_STATE))
         told = ", ".join(f"{share:.1%} by {n}" for n, share in enumerate(shares[1:], 2))
         return steps, (
-            f"steps={steps}: of what the truncated kernels lose on the data, past states explain at most: {told} of them"
+            f"steps={steps}: of what the truncated kernels lose on the data, past states explain at most {told} of them"
         )
 
 

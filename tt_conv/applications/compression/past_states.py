@@ -3,6 +3,7 @@
 import math
 from collections import deque
 from collections.abc import Callable, Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -81,7 +82,7 @@ def explained_by_past(
 
 def steps_worth_having(shares: list[float], gain: float) -> int:
     """Return the number of past states up to which each explains at least ``gain`` more than those before it."""
-    for n, (before, after) in enumerate(zip(shares, shares[1:], strict=False), start=1):
+    for n, (before, after) in enumerate(pairwise(shares), start=1):
         if after - before < gain:
             return n
     return len(shares)
