@@ -73,9 +73,20 @@ def write_json(path: Path, value: object) -> None:
     os.replace(temporary, path)
 
 
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Return the model of the CPU, as far as the system tells it."""
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [value.strip() for key, _, value in (line.partition(":") for line in lines) if key.strip() == "model name"]
+    return next(filter(None, [*models, platform.processor()]), "CPU")
+
+
 def machine(device: torch.device) -> dict:
-    """Return what a table must name beside its figures."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
+    """Return what a table must name beside its figures; nothing that tells one machine of a model from another."""
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+    else:
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+        name = f"{cpu_model()} ({platform.machine()}, {cores} cores, {torch.backends.cpu.get_cpu_capability()})"
     return {"device": name, "torch": torch.__version__, "python": platform.python_version()}
 
 

@@ -175,7 +175,7 @@ class ConvTT(nn.Module):
         """Draw fresh parameters.
 
         For white input of variance 1 the levels share the variance of the output equally, and it is 1/3:
-        that of PyTorch's own convolution initialisation, at any rank.
+        that of PyTorch's own convolution initialization, at any rank.
         """
         for m, (projection, core) in enumerate(zip(self.projections, self.cores, strict=True), start=1):
             gain = m / (m + 1) if m < self.order else 1 / 3

@@ -166,7 +166,7 @@ class TTFormat(Format):
         """Return one rank per bond, without the ones at the ends."""
         if len(rank) == len(self.modes) + 1:
             if (rank[0], rank[-1]) != (1, 1):
-                raise ValueError(f"the rank of a tensor train begins and ends with 1, got {tuple(rank)}")
+                raise ValueError(f"the rank of a tensor-train begins and ends with 1, got {tuple(rank)}")
             rank = rank[1:-1]
         return super().complete(rank)
 

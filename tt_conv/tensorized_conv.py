@@ -78,7 +78,7 @@ class TensorizedConv(nn.Module):
 
     Notes
     -----
-    A fresh layer's dense kernel has the mean square of PyTorch's own initialisation, at any rank.
+    A fresh layer's dense kernel has the mean square of PyTorch's own initialization, at any rank.
 
     On the CPU every change of a weight is noticed. On other devices, reading the values would wait for the
     device, so a folded weight is taken as unchanged if it is the same tensor with the same version counter,
@@ -205,7 +205,7 @@ class TensorizedConv(nn.Module):
         return self.to_tensor()
 
     def reset_parameters(self) -> None:
-        """Draw fresh factors: the dense kernel has the mean square of PyTorch's own initialisation."""
+        """Draw fresh factors: the dense kernel has the mean square of PyTorch's own initialization."""
         fan_in = math.prod(self._kind.form.shape[1:])
         with torch.no_grad():
             self._kind.draw(self._weights(), 1 / (3 * fan_in))

@@ -22,7 +22,7 @@ def evbmf_rank(singular_values: Tensor, rows: int, columns: int) -> int:
         \sigma \sqrt{M (1 + \tau)(1 + \alpha / \tau)}, \qquad
         \Phi(\tau) + \Phi(\tau / \alpha) = 0, \quad \Phi(z) = \frac{\log(1 + z)}{z} - \frac{1}{2},
 
-    and :math:`\sigma^2` minimises the free energy in one dimension. Because the noise is estimated from the
+    and :math:`\sigma^2` minimizes the free energy in one dimension. Because the noise is estimated from the
     components that are left over, the rank is always below L.
 
     Parameters
@@ -86,7 +86,7 @@ def evbmf_threshold(ratio: float) -> float:
 
 
 def _noise_variance(energy: Tensor, ratio: float, threshold: float) -> float:
-    """Return the variance that minimises the free energy, found on a grid and refined by golden section."""
+    """Return the variance that minimizes the free energy, found on a grid and refined by golden section."""
     smaller = len(energy)
     kept = math.ceil(smaller / (1 + ratio)) - 1
     low = math.log(max(float(energy[kept]) / threshold, float(energy[kept:].mean())))

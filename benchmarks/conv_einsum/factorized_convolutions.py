@@ -103,7 +103,7 @@ def factorized_kernel(shape: Shape, factorization: str, budget: float) -> nn.Mod
     if factorization == "cp":
         rank = max(1, tensorly.cp_tensor.validate_cp_rank(kernel, budget))
     empty = tltorch.FactorizedTensor.new(kernel, rank=rank, factorization=factorization)
-    # Its own initialisation is off by orders of magnitude for trains.
+    # Its own initialization is off by orders of magnitude for trains.
     layer = TensorizedConv.from_factorized(empty)
     layer.reset_parameters()
     return layer.to_factorized()

@@ -6,7 +6,7 @@ trained kernel is then approximated with the parameters of a Conv-TT of some ran
 window, so that every frame reaches all taps:
 
 - by ``conv_tt`` (with ``restarts=1``, on one thread like everything here), and by ``conv_tt`` with the second moment of
-  the patches that the kernel sees on training data, which makes it minimise the error of the output instead;
+  the patches that the kernel sees on training data, which makes it minimize the error of the output instead;
 - by Adam on the same projections and cores from a random start, given the seconds that ``conv_tt`` took for each of
   two learning rates, the better of which is shown;
 - as a CP, Tucker and tensor-train decomposition by TensorLy of the kernel ``[O, I, N, K, K]``, through

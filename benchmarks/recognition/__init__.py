@@ -1,1 +1,1 @@
-"""How well networks recognise actions early."""
+"""How well networks recognize actions early."""

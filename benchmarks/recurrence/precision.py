@@ -3,16 +3,17 @@
 A ConvTT-LSTM (one layer of 32 hidden channels, order 3, 3 steps, rank 8, kernels of 3 x 3, patches of 4 x 4 pixels)
 learns to predict one moving MNIST digit on 64 x 64 pixels, 8 frames given and 4 to predict, by Adam on the binary
 cross-entropy of all outputs. fp32, bf16 autocast, and fp16 autocast with a ``GradScaler`` start from the same weights
-and see the same sequences; two seeds. Losses are means over 10 steps, ``held-out`` those of 64 sequences of digits that
-no training saw, evaluated in the precision of the training. ``skipped`` counts the steps that the scaler left out
-because a gradient overflowed; it starts from PyTorch's scale of 65536. ``time`` is over that of fp32, forward and
-backward on one thread; a CPU without instructions for fp16 computes it by way of fp32.
+and see the same sequences; two seeds, at two learning rates. Losses are means over 10 steps, ``held-out`` those of 64
+sequences of digits that no training saw, evaluated in the precision of the training. ``skipped`` counts the steps that
+the scaler left out because a gradient overflowed; it starts from PyTorch's scale of 65536. ``time`` is over that of
+fp32, forward and backward on one thread; a CPU without instructions for fp16 computes it by way of fp32.
 
 The learning rate is constant and the losses soon reach a plateau, where small differences decide which way a training
 goes on: a curve that leaves the plateau upwards is one that became unstable there. Two seeds are too few to say whether
-low precision makes that more likely.
+low precision makes that more likely; a smaller rate is safer in any precision.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -28,6 +29,7 @@ from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.layers import FramePredictor
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+RATES = (1e-3, 3e-3)
 SEEDS, STEPS, BATCH = 2, 300, 4
 GIVEN, FUTURE = 8, 4
 TEST_SEQUENCES = 64
@@ -35,20 +37,19 @@ TOGETHER = 10
 
 
 def cases(device: torch.device, wanted: Callable[[str], bool] = lambda case: True) -> Iterator[dict]:
-    """Yield one result per precision and seed."""
+    """Yield one result per learning rate, seed and precision."""
     torch.set_num_threads(1)
-    for seed in range(SEEDS):
-        for precision in PRECISIONS:
-            case = f"{precision}, seed {seed}"
-            if wanted(case):
-                yield guarded(case, partial(train, precision, seed, device))
+    for rate, seed, precision in itertools.product(RATES, range(SEEDS), PRECISIONS):
+        case = f"{precision}, seed {seed}, rate {rate:g}"
+        if wanted(case):
+            yield guarded(case, partial(train, precision, seed, rate, device))
 
 
-def train(precision: str, seed: int, device: torch.device, steps: int = STEPS) -> dict[str, Any]:
+def train(precision: str, seed: int, rate: float, device: torch.device, steps: int = STEPS) -> dict[str, Any]:
     """Train one network and return its losses."""
     torch.manual_seed(seed)
     model = FramePredictor(1, (32,), (1,), kernel_size=3, skip_stride=None, patch_size=4).to(device)
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
     scaler = torch.amp.GradScaler(device.type, enabled=precision == "fp16")
     sequences = MovingMNIST("train", steps * BATCH, frames=GIVEN + FUTURE, digits=1, speed=0.05, seed=seed)
     losses, skipped, seconds = [], 0, 0.0
@@ -66,6 +67,7 @@ def train(precision: str, seed: int, device: torch.device, steps: int = STEPS) -
     return {
         "precision": precision,
         "seed": seed,
+        "rate": rate,
         "losses": [sum(losses[n : n + TOGETHER]) / TOGETHER for n in range(0, steps, TOGETHER)],
         "held-out": _held_out(model, precision, device),
         "skipped steps": skipped,
@@ -89,34 +91,37 @@ def _held_out(model: FramePredictor, precision: str, device: torch.device) -> fl
 
 
 def table(results: Sequence[Mapping]) -> str:
-    """Return a line per seed and precision."""
-    lines = [f"{'':<15}{'first':>9}{'middle':>9}{'last':>9}{'held-out':>10}{'skipped':>9}{'time':>7}"]
-    seconds = {result["seed"]: result["seconds"] for result in results if result["precision"] == "fp32"}
+    """Return a line per learning rate, seed and precision."""
+    lines = [f"{'':<27}{'first':>9}{'middle':>9}{'last':>9}{'held-out':>10}{'skipped':>9}{'time':>7}"]
+    seconds = {(r["rate"], r["seed"]): r["seconds"] for r in results if r["precision"] == "fp32"}
     for result in results:
-        losses, seed = result["losses"], result["seed"]
+        losses, same = result["losses"], (result["rate"], result["seed"])
         lines.append(
-            f"seed {seed}, {result['precision']:<6} "
+            f"rate {result['rate']:<7g} seed {result['seed']}, {result['precision']:<6}"
             + "".join(f"{loss:>9.4f}" for loss in (losses[0], losses[len(losses) // 2], losses[-1]))
-            + f"{result['held-out']:>10.4f}{result['skipped steps']:>9}{result['seconds'] / seconds[seed]:>7.2f}"
+            + f"{result['held-out']:>10.4f}{result['skipped steps']:>9}{result['seconds'] / seconds[same]:>7.2f}"
         )
     return "\n".join(lines)
 
 
 def plot(results: Sequence[Mapping]) -> Any:
-    """Return the curves, a panel per seed."""
+    """Return the curves, a panel per learning rate and seed."""
     from matplotlib.figure import Figure
 
-    seeds = sorted({result["seed"] for result in results})
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    axes = figure.subplots(1, len(seeds), sharey=True, squeeze=False)[0]
+    rates, seeds = (sorted({result[key] for result in results}) for key in ("rate", "seed"))
+    figure = Figure(figsize=(9, 3.2 * len(rates)), layout="constrained")
+    axes = figure.subplots(len(rates), len(seeds), sharex=True, sharey=True, squeeze=False)
     styles = {"fp32": "-", "bf16": "--", "fp16": ":"}
-    for panel, seed in zip(axes, seeds, strict=True):
-        for result in results:
-            if result["seed"] == seed:
-                steps = [TOGETHER * (n + 1) for n in range(len(result["losses"]))]
-                panel.plot(steps, result["losses"], styles[result["precision"]], label=result["precision"])
-        panel.set(title=f"seed {seed}", xlabel="optimizer step", yscale="log")
+    for result in results:
+        panel = axes[rates.index(result["rate"])][seeds.index(result["seed"])]
+        steps = [TOGETHER * (n + 1) for n in range(len(result["losses"]))]
+        panel.plot(steps, result["losses"], styles[result["precision"]], label=result["precision"])
+        panel.set(title=f"learning rate {result['rate']:g}, seed {result['seed']}", yscale="log")
+    for panel in axes.flat:
         panel.grid(alpha=0.3, which="both")
-    axes[0].set_ylabel("cross-entropy")
-    axes[0].legend()
+    for panel in axes[-1]:
+        panel.set_xlabel("optimizer step")
+    for row in axes:
+        row[0].set_ylabel("cross-entropy")
+    axes[0][0].legend()
     return figure

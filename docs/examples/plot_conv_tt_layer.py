@@ -32,7 +32,7 @@ figure.suptitle("Dense kernel of one pair of channels")
 plt.show()
 
 # %%
-# The same outputs from one 3-d convolution over time and space, which is given two empty frames before the first.
+# The same outputs from one 3-D convolution over time and space, which is given two empty frames before the first.
 sequence = torch.rand(1, 6, 2, 16, 16, dtype=torch.float64)
 volume = F.pad(sequence.transpose(1, 2), (4, 4, 4, 4, 2, 0))
 dense = F.conv3d(volume, kernel, bias).transpose(1, 2)

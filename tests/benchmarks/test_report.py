@@ -65,6 +65,6 @@ def test_published_figures_are_those_of_the_package(tmp_path: Path) -> None:
     write_published(tmp_path / "published.inc")
     text = (tmp_path / "published.inc").read_text()
     assert text.count(".. list-table::") == 6
-    # Su et al., Moving-MNIST, 10 -> 10: MSE x 1e-3 and SSIM of their Conv-TT-LSTM.
-    assert "   * - Conv-TT-LSTM, original\n     - 12.96\n     - 0.915\n" in text
+    # Su et al., Moving-MNIST, 10 -> 10: MSE x 1e-3 and SSIM of their ConvTT-LSTM.
+    assert "   * - ConvTT-LSTM, original\n     - 12.96\n     - 0.915\n" in text
     assert "conv-tt-lstm, result tables (Su et al., NeurIPS 2020" in text

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 import time
 import zipfile
@@ -159,12 +160,24 @@ def test_the_checks_of_the_engine_hold_on_the_cpu() -> None:
 
 
 def test_a_training_in_half_precision_follows_full_precision() -> None:
-    exact, half = (precision.train(name, 0, torch.device("cpu"), steps=20) for name in ("fp32", "bf16"))
+    exact, half = (precision.train(name, 0, 3e-3, torch.device("cpu"), steps=20) for name in ("fp32", "bf16"))
     torch.testing.assert_close(half["losses"], exact["losses"], rtol=0.01, atol=0)
     assert exact["losses"][-1] < exact["losses"][0]
     lines = precision.table([exact, half]).splitlines()
-    assert lines[1].startswith("seed 0, fp32")
-    assert precision.plot([exact, half]).axes[0].get_title() == "seed 0"
+    assert lines[1].startswith("rate 0.003   seed 0, fp32")
+    assert precision.plot([exact, half]).axes[0].get_title() == "learning rate 0.003, seed 0"
+
+
+def test_the_machine_is_named_by_the_model_of_its_cpu(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(
+        "processor\t: 0\nmodel\t\t: 85\nmodel name\t: A CPU: @ 2.0 GHz\n\nprocessor\t: 1\nmodel name\t: A CPU\n"
+    )
+    assert run.cpu_model(cpuinfo) == "A CPU: @ 2.0 GHz"
+    assert run.cpu_model(tmp_path / "missing")
+    named = run.machine(torch.device("cpu"))
+    assert named["device"].startswith(run.cpu_model())
+    assert f" {len(os.sched_getaffinity(0))} cores" in named["device"]
 
 
 @pytest.mark.usefixtures("parts")

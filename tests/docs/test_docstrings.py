@@ -75,3 +75,11 @@ def test_a_public_name_says_all_that_its_caller_needs(module: str, name: str) ->
 def test_the_api_pages_list_what_a_package_exports(package: str) -> None:
     listed = {name for module, name in public_names() if module == package}
     assert {name for name in importlib.import_module(package).__all__ if not name.startswith("__")} <= listed
+
+
+def test_source_pages_lead_back_to_the_api() -> None:
+    # Sphinx keeps one name per file of source: that under which the first thing in it is documented.
+    documented: dict[str, set[str]] = {}
+    for module, name in public_names():
+        documented.setdefault(getattr(importlib.import_module(module), name).__module__, set()).add(module)
+    assert {source: names for source, names in documented.items() if len(names) > 1} == {}

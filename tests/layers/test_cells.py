@@ -158,3 +158,16 @@ def test_deepcopy_gives_the_same_outputs() -> None:
 def test_bad_input_is_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("steps", [2, 4])
+@pytest.mark.parametrize("boundary", ["zeros", "stagewise", "circular"])
+def test_a_walk_for_its_outputs_alone_gives_the_same_and_holds_no_hidden_state(steps: int, boundary: str) -> None:
+    torch.manual_seed(0)
+    cell = ConvTTLSTMCell(2, 3, 3, order=2, steps=steps, rank=2, boundary=boundary, dtype=torch.float64)
+    frames = torch.randn(5, 1, 2, 6, 6, dtype=torch.float64)
+    whole, lean = cell.begin(frames[0]), cell.begin(frames[0])
+    lean.only_outputs(len(frames))
+    for frame in frames:
+        assert torch.equal(lean.step(frame), whole.step(frame))
+        assert not lean.hidden

@@ -136,7 +136,7 @@ def train_recognition(
     out: str | None = None,
     resume: str | None = None,
 ) -> None:
-    """Train a network to recognise actions early: tt-conv train --config actions_conv_tt_lstm_small --out run.
+    """Train a network to recognize actions early: tt-conv train --config actions_conv_tt_lstm_small --out run.
 
     --config takes a YAML file or the name of a recipe (tt-conv recipes lists them); what is given after it on the
     command line counts instead of what it says. The folder gets best.ckpt and last.ckpt, history.csv and a TensorBoard
@@ -173,7 +173,7 @@ def evaluate(
 ) -> None:
     """Evaluate a trained network: tt-conv evaluate --checkpoint run/best.ckpt --out results.
 
-    The checkpoint says what is evaluated: predicted frames, or recognised actions.
+    The checkpoint says what is evaluated: predicted frames, or recognized actions.
 
     Args:
         checkpoint: Of tt-conv train, or the folder of tt-conv compress; or published weights, with --recipe.
@@ -383,7 +383,7 @@ def compress(
 
     The folder gets model.safetensors and config.json, which load_compressed, tt-conv evaluate and tt-conv predict
     read; report.json, table.md and layers.png. A sweep writes such a folder for each budget, sweep.json, table.md and
-    curve.png. Of a network that recognises actions the report compares the accuracy on test clips; there are no
+    curve.png. Of a network that recognizes actions the report compares the accuracy on test clips; there are no
     sweep, fine-tuning, ONNX and layers.png for it.
 
     Args:

@@ -56,7 +56,7 @@ class CostModel:
     network : Network
     usage : Usage
     traffic_weight : int
-        Multiply-adds that moving one element counts as. 0, the default, minimises multiply-adds and lets
+        Multiply-adds that moving one element counts as. 0, the default, minimizes multiply-adds and lets
         elements moved break ties; more than that models a device on which moving data takes time.
     """
 
@@ -144,7 +144,7 @@ class CostModel:
         return passes * FOREVER * usage.reuse
 
     def price(self, left: int, right: int) -> tuple[int, int]:
-        """Return what the search minimises, and what breaks its ties."""
+        """Return what the search minimizes, and what breaks its ties."""
         macs, traffic = self.step(left, right)
         times = self.times(left, right)
         if self.traffic_weight:

@@ -61,7 +61,7 @@ class PathInfo:
     path : list of tuple of int
     steps : tuple of StepInfo
     opt_cost : int
-        Multiply-adds of all steps, forward, each counted once, whatever the search minimised.
+        Multiply-adds of all steps, forward, each counted once, whatever the search minimized.
     naive_cost : int
         The same from left to right.
     largest_intermediate : int

@@ -19,6 +19,7 @@ from tt_conv.decomposition.balance import balance
 from tt_conv.decomposition.fit import Settings, fit_train
 from tt_conv.decomposition.inputs import centred, dense_kernel, level_kernel_sizes
 from tt_conv.decomposition.matrix_free import Factors, Metric
+from tt_conv.decomposition.poor_fit import PoorFitWarning
 from tt_conv.decomposition.rank_choice import is_ruled_out, smallest_rank
 from tt_conv.decomposition.second_moment import SecondMoment, check_second_moment
 from tt_conv.decomposition.train import Target, Train
@@ -27,26 +28,6 @@ from tt_conv.rank import ConvTTFormat, choose_rank
 Rank = int | float | Sequence[int]
 # A relative error above which a decomposition is hardly one.
 POOR_FIT = 0.5
-
-
-class PoorFitWarning(UserWarning):
-    """`conv_tt` ended with a large error, or did not reach the one that was asked for.
-
-    The kernel may have no such structure (a randomly initialised one has none), or the rank is too low.
-
-    Examples
-    --------
-    A kernel of random numbers has no low-rank structure:
-
-    >>> import warnings, torch
-    >>> from tt_conv import conv_tt
-    >>> from tt_conv.decomposition import PoorFitWarning
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     tensor = conv_tt(torch.randn(6, 6, 2, 5), rank=1, order=2, kernel_size=3)
-    >>> any(issubclass(warning.category, PoorFitWarning) for warning in caught)
-    True
-    """
 
 
 @overload

@@ -68,8 +68,8 @@ class Recurrence(ABC):
         self.taken += 1
         return newest
 
-    def forget_older(self) -> None:
-        """Give up :meth:`state`, and with it the hidden states that only it needs."""
+    def only_outputs(self, steps: int) -> None:
+        """Give up :meth:`state` and what only it needs, for a walk of which ``steps`` steps are to come."""
         self.hidden = self.hidden[-self.seen :]
 
     def state(self) -> State:
@@ -196,14 +196,35 @@ class RegisterRecurrence(Recurrence):
             self.registers = form.start(self.placed)
         self.placed = self.placed[train.order :]
         self.current = True
+        self.to_come: int | None = None
+
+    def only_outputs(self, steps: int) -> None:
+        super().only_outputs(steps)
+        # A compiler would see two kinds of steps.
+        if self.compiled is None:
+            self.to_come = steps
+
+    def step(self, x: Tensor) -> Tensor:
+        newest = super().step(x)
+        if self.to_come is not None:
+            self.to_come -= 1
+            if self.to_come:
+                # The registers hold all that is needed of the hidden state, and less.
+                self._advance()
+            self.hidden = []
+        return newest
+
+    def _advance(self) -> None:
+        placed = [*self.placed, self.form.place(self.hidden[-1])]
+        self.registers = self.form.advance(placed, self.registers)
+        self.placed = placed[1:]
+        self.current = True
 
     def gates(self, x: Tensor) -> Tensor:
         form = self.form
         if not self.current:
             # Not done before it is needed: the last step of a sequence leaves its registers alone.
-            placed = [*self.placed, form.place(self.hidden[-1])]
-            self.registers = form.advance(placed, self.registers)
-            self.placed = placed[1:]
+            self._advance()
         self.current = False
         newest = form.newest_level(self.registers)
         joined = self.join([self.input(x), newest] if self.together else [newest])

@@ -176,7 +176,7 @@ class FramePredictor(Replayable):
         def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
             if layer == len(walk):
                 walk.append(cell.begin(x))
-                walk[layer].forget_older()
+                walk[layer].only_outputs(time + future - 1)
             return walk[layer].step(x)
 
         predictions: list[Tensor] = []

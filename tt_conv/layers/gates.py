@@ -62,11 +62,25 @@ def _update(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
 
 def _update_in_place(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
     """Compute :func:`_update` in the memory of the gates, but for what it returns."""
-    dtype = gates.dtype
-    i, f, o, s = gates.to(cell.dtype).sigmoid_().chunk(4, dim=1)
+    if gates.dtype != cell.dtype:
+        return _update_gate_by_gate(gates, cell)
+    i, f, o, s = gates.sigmoid_().chunk(4, dim=1)
     new = (f * cell).addcmul_(i, s, value=2).sub_(i)
-    squashed = torch.mul(new, 2, out=s).sigmoid_().mul_(2).sub_(1)
-    return (o.mul_(squashed) if dtype != cell.dtype else o * squashed).to(dtype), new
+    return o * _tanh_into(s, new), new
+
+
+def _update_gate_by_gate(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute :func:`_update` with one gate at a time in the dtype of the cell state, to take less memory."""
+    i, f, o, s = gates.chunk(4, dim=1)
+    new = f.to(cell.dtype).sigmoid_().mul_(cell)
+    i, s = i.to(cell.dtype).sigmoid_(), s.to(cell.dtype).sigmoid_()
+    new.addcmul_(i, s, value=2).sub_(i)
+    del i
+    return o.to(cell.dtype).sigmoid_().mul_(_tanh_into(s, new)).to(gates.dtype), new
+
+
+def _tanh_into(out: Tensor, x: Tensor) -> Tensor:
+    return torch.mul(x, 2, out=out).sigmoid_().mul_(2).sub_(1)
 
 
 def _tanh(x: Tensor) -> Tensor:

@@ -95,7 +95,7 @@ def test_the_published_tables() -> None:
     tables = {(table.data, table.future, table.source.split(",")[0]): table for table in published_tables()}
     assert len(tables) == 6
     original = tables["moving_mnist", 10, "github.com/NVlabs/conv-tt-lstm"].rows[2]
-    assert [*original] == ["Conv-TT-LSTM, original", "12.96", "0.915", "40.54", "2.69M", "10.76G"]
+    assert [*original] == ["ConvTT-LSTM, original", "12.96", "0.915", "40.54", "2.69M", "10.76G"]
     assert all(len(row) == 1 + len(table.columns) for table in tables.values() for row in table.rows)
     assert "| TAU | 45.32 | 0.9086 | 27.10 | 0.229 |" in tables["kth", 20, "OpenSTL"].markdown()
 

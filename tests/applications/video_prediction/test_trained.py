@@ -67,7 +67,7 @@ def test_an_evaluation(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureF
     assert first["macs_per_frame"] == model.macs((16, 16))
     assert results["sequences_seen"] == 4
     table = (tmp_path / "out" / "table.md").read_text()
-    for expected in ("| model |", "Conv-TT-LSTM, original | 12.96", "0.00% of the 5,000,000", "OpenSTL", "MSE sum"):
+    for expected in ("| model |", "ConvTT-LSTM, original | 12.96", "0.00% of the 5,000,000", "OpenSTL", "MSE sum"):
         assert expected in table
     assert "copy the last frame" in capsys.readouterr().out
 

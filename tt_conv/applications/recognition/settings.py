@@ -15,7 +15,7 @@ class DataSettings:
     Parameters
     ----------
     kind : str
-        digit_actions (made on the fly, in the form of Something-Something), something_something, or class_folders (a
+        digit_actions (made on the fly, in the form of Something-Something V2), something_something, or class_folders (a
         folder of videos for each class).
     path : str, optional
         Where the files are; nothing for digit_actions.
@@ -152,7 +152,7 @@ class TrainingSettings(CommonSettings):
 
 @dataclass
 class Settings:
-    """A whole training of a network that recognises actions.
+    """A whole training of a network that recognizes actions.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""How a network learns to recognise actions early."""
+"""How a network learns to recognize actions early."""
 
 import torch
 import torch.nn.functional as F

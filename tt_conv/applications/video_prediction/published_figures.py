@@ -100,13 +100,13 @@ def differences(data: DataSettings, sequences: int, size: Sequence[int], sequenc
         share = sequences_seen / PUBLISHED_TRAINING
         said.append(
             f"Trained on {sequences_seen:,} sequences: {share:.2%} of the {PUBLISHED_TRAINING:,} "
-            "(500 epochs of 10,000) of the published training of Conv-TT-LSTM."
+            "(500 epochs of 10,000) of the published training of ConvTT-LSTM."
         )
     if data.kind == "moving_mnist":
         digits = "the 5,000 MNIST digits of this package" if data.path is None else f"the images in {data.path}"
         said.append(f"Sequences made from {digits} by the rule of the published generator; not the published files.")
     if data.kind == "moving_mnist" and sequences != 5_000:
-        said.append(f"{sequences:,} test sequences; Conv-TT-LSTM was tested on 5,000.")
+        said.append(f"{sequences:,} test sequences; ConvTT-LSTM was tested on 5,000.")
     if data.kind == "fixed_moving_mnist":
         said.append(f"{sequences:,} sequences from {data.path}; every source has a test set of its own.")
     if data.kind == "kth":

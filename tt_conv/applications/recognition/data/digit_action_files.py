@@ -25,7 +25,7 @@ CLIPS: Mapping[Split, int] = MappingProxyType(
 )
 VIDEOS, LABELS, CLASS_LIST = "20bn-something-something-v2", "labels", "classes.txt"
 _VERSION = 1  # goes up with every change of what is written, so that a cached set is never taken for another
-_RATE = 12  # frames per second, as of Something-Something
+_RATE = 12  # frames per second, as of Something-Something V2
 _NAMES = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 

@@ -36,7 +36,7 @@ class Action:
     Parameters
     ----------
     template : str
-        As in Something-Something, with ``[something]`` for each digit.
+        As in Something-Something V2, with ``[something]`` for each digit.
     coordinate : {"x", "y", "size", "angle", "distance"}
         The one coordinate that changes: of the point between the digits, the digits' size or orientation, or their
         distance. All others are the same in all frames of a clip.
