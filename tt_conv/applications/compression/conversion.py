@@ -435,7 +435,7 @@ class _Ask:
 
     def _named(self) -> int | None:
         """Return the number of levels that the other arguments have."""
-        if isinstance(self.rank, Sequence) and not isinstance(self.rank, str):
+        if isinstance(self.rank, Sequence):
             return max(1, len(self.rank))
         if isinstance(self.kernel_size, Sequence) and any(isinstance(k, Sequence) for k in self.kernel_size):
             return len(self.kernel_size)
