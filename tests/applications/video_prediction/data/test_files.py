@@ -180,7 +180,7 @@ def test_a_gif_without_delays_is_refused(tmp_path: Path) -> None:
     pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=100)
     content = re.sub(rb"!\xf9\x04....\x00", b"", (tmp_path / "a.gif").read_bytes(), flags=re.DOTALL)
     (tmp_path / "a.gif").write_bytes(content)
-    with pytest.raises(UnusableFile, match=r"its 5 images state no delays, so they are read as 1: .*duration of its frames"):
+    with pytest.raises(UnusableFile, match=r"its 5 images state no delays, so they are read as 1: .*duration"):
         read_video(tmp_path / "a.gif")
 
 
