@@ -9,6 +9,7 @@ import warnings
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from tt_conv.applications.compression import compress
 from tt_conv.applications.compression.calibration import Calibration, relative_error
@@ -16,7 +17,7 @@ from tt_conv.applications.compression.choice import Option, choose
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import Kernel
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric
+from tt_conv.applications.compression.moments import Metric, smooth
 from tt_conv.layers import ConvLSTM, FramePredictor
 
 module = importlib.import_module("tt_conv.applications.compression.compress")  # the function has the same name
@@ -238,6 +239,40 @@ def test_keep_and_force() -> None:
         compress(model, budget=0.5, force={"nowhere": "svd"})
 
 
+class Sharing(nn.Module):
+    """One layer under two names, and one that holds itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.other = nn.Linear(30, 30), nn.Linear(30, 30)
+        self.inner = nn.ModuleDict({"second": self.first})
+        self.inner["around"] = self.inner
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner["second"](self.other(self.first(x)))
+
+
+def test_a_layer_answers_to_all_of_its_names() -> None:
+    for name in ("first", "inner.second", "*.sec*"):
+        _, kept = compress(Sharing(), budget=0.8, keep=[name])
+        assert kept.left_out == {"first": f"kept, by {name!r}"}
+        assert [row.name for row in kept.layers] == ["other"]
+        forced, report = compress(Sharing(), budget=0.9, force={name: ("svd", 5)})
+        assert (report.layers[0].name, report.layers[0].rank) == ("first", (5,))
+        assert forced.inner["second"] is forced.first
+    with pytest.raises(ValueError, match="there are 'first', 'other'"):
+        compress(Sharing(), budget=0.5, keep=["inner"])
+    with pytest.raises(ValueError, match="there are other"):
+        compress(Sharing(), budget=0.5, keep=["first"], force={"inner.second": "svd"})
+
+
+def test_no_formats() -> None:
+    with pytest.raises(ValueError, match="formats is empty: name at least one of svd"):
+        compress(Residual(), budget=0.5, formats=())
+    _, report = compress(Residual(), budget=0.9, formats=(), force={"second": "svd"})
+    assert [row.format for row in report.layers] == ["dense", "svd", "dense"]
+
+
 @pytest.mark.parametrize("stride", [1, 2])
 def test_two_stacked_kernels_compute_what_their_dense_kernel_does(stride: int) -> None:
     conv = nn.Conv2d(3, 4, 5, stride, padding=2, dilation=1, padding_mode="circular").double()
@@ -264,6 +299,63 @@ def test_errors_in_the_metric_are_those_of_the_output(name: str) -> None:
     size = conv.weight.flatten(1)
     expected = ((difference @ root).norm() / (size @ root).norm()).item()
     assert kernel.at(name, rank).error == pytest.approx(expected, rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["svd", "tucker", "tt", "cp", "conv_tt"])
+def test_errors_without_data_are_those_on_smooth_inputs(name: str) -> None:
+    conv = nn.Conv2d(3, 6, 5, dilation=(1, 2)).double()
+    taps = torch.cartesian_prod(torch.arange(5), torch.arange(0, 10, 2))
+    distance = (taps[:, None] - taps).abs().sum(-1)
+    patches = torch.kron(torch.eye(3).double(), torch.tensor(0.6).double() ** distance)
+    metric = smooth(conv, 0.6)
+    assert metric is not None
+    rank = {"tucker": (3, 3, 2, 2), "tt": (3, 3, 3)}.get(name, (3,))
+    kernel, exact = Kernel(conv, metric), Kernel(conv, Metric(metric.channels, patches))
+    dense = kernel.rebuild(name, kernel.factors(name, rank))
+    difference = (conv.weight - dense).flatten(1).detach()
+    size = conv.weight.flatten(1).detach()
+    squared = [torch.einsum("oi,ij,oj->", k, patches, k) for k in (difference, size)]
+    error = kernel.at(name, rank).error
+    assert error == pytest.approx(float(squared[0] / squared[1]) ** 0.5, rel=1e-3)
+    if name == "svd":  # the best there is
+        assert error == pytest.approx(exact.at(name, rank).error, rel=1e-3)
+    if name != "conv_tt":
+        assert error < Kernel(conv, metric).error(Kernel(conv).rebuild(name, Kernel(conv).factors(name, rank)))
+
+
+def test_one_tap_says_nothing_of_neighbours() -> None:
+    assert smooth(nn.Conv2d(3, 4, 1), 0.7) is None
+    metric = smooth(nn.Conv1d(2, 4, 3), 0.5)
+    assert metric is not None
+    assert metric.axes[0].tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
+    assert torch.equal(metric.channels, torch.eye(2).double())
+
+
+def test_without_data_smooth_inputs_lose_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(8, 16, 5), nn.Tanh(), nn.Conv2d(16, 8, 5))
+    x = F.avg_pool2d(torch.randn(8, 8, 28, 28), 5, 1)
+    smaller, report = compress(model, budget=0.3, formats=QUICK)
+    assert all(row.output_error is None for row in report.layers)
+    monkeypatch.setattr(module, "_CORRELATION", 0.0)
+    plain, _ = compress(model, budget=0.3, formats=QUICK)
+    with torch.no_grad():
+        errors = [relative_error([[m(x)]], [[model(x)]]) for m in (smaller, plain)]
+    assert errors[0] < 0.8 * errors[1]
+
+
+def test_an_error_budget_without_data_is_that_of_plain_kernels() -> None:
+    model = low_rank(nn.Sequential(nn.Conv2d(8, 16, 3), nn.Conv2d(16, 16, 3)), 6)
+    with torch.no_grad():
+        for conv in model:
+            conv.weight += 0.02 * torch.randn_like(conv.weight)
+    smaller, report = compress(model, budget=0.3, budget_of="error", formats=("svd",))
+    for row, before, after in zip(report.layers, model, smaller, strict=True):
+        error = (after.to_tensor() - before.weight).norm() / before.weight.norm()
+        assert row.weight_error == pytest.approx(float(error.detach()), rel=1e-3)
+        values = torch.linalg.svdvals(before.weight.detach().flatten(1)).square()
+        tails = (values.flip(0).cumsum(0).flip(0) / values.sum()).sqrt()
+        assert row.rank == (int((tails > 0.3).sum()),)
 
 
 def test_modules_that_read_the_weight_of_a_linear_layer_work() -> None:

@@ -173,6 +173,92 @@ def test_budgets_of_all_cells_together_and_a_factorized_input() -> None:
     assert converted(torch.rand(1, 3, 1, 12, 12), 2).shape == (1, 4, 1, 12, 12)
 
 
+@pytest.mark.parametrize(
+    ("options", "order", "steps"),
+    [
+        ({"rank": 2}, 3, 3),
+        ({"rank": 2, "steps": 4}, 3, 4),
+        ({"steps": 2}, 2, 2),
+        ({"order": 2}, 2, 2),
+        ({"rank": 2, "order": 4}, 4, 4),
+        ({"rank": 2, "order": 1, "steps": 5}, 1, 5),
+        ({"rank": (2, 3)}, 2, 2),
+        ({"rank": [3], "steps": 4}, 1, 4),
+        ({"rank": 2, "kernel_size": ((3, 3), (5, 5), (3, 3), (3, 3))}, 4, 4),
+        # Of 4 * 3 * 3 * 25 trained numbers a rank of 1 takes 9 * (3 * order * lags + 12 + order - 1).
+        ({"rank": 207 / 900}, 3, 3),
+        ({"rank": 206 / 900}, 2, 2),
+        ({"rank": 170 / 900}, 1, 1),
+        ({"rank": 243 / 900, "steps": 5}, 1, 5),
+    ],
+)
+def test_order_and_steps_without_data(options: dict, order: int, steps: int) -> None:
+    converted, report = to_conv_tt_lstm(ConvLSTM(2, 3, 5), **options)
+    train = converted.cell.recurrent
+    assert (train.order, train.steps) == (order, steps)
+    fewer = options.get("rank") in (206 / 900, 170 / 900, 243 / 900)
+    assert list(report.notes) == ([f"order={order}, steps={steps}: the budget holds no more"] if fewer else [])
+
+
+def noise(batch: int, frames: int, *, still: bool) -> Tensor:
+    """Frames that have nothing to do with each other, or all the same ones."""
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(batch, 1 if still else frames, 2, 8, 8, generator=generator)
+    return x.expand(-1, frames, -1, -1, -1).contiguous()
+
+
+def forgetful() -> ConvLSTM:
+    """A layer whose state is nearly a function of the newest frame."""
+    torch.manual_seed(0)
+    model = ConvLSTM(2, 3, 5)
+    with torch.no_grad():
+        model.cell.conv.weight[:, 2:] *= 0.1
+        model.cell.conv.bias[3:6] = -20  # the forget gate
+    return model
+
+
+@pytest.mark.parametrize(
+    ("options", "order", "steps"),
+    [
+        ({}, 1, 1),
+        ({"order": 3}, 3, 3),
+        ({"rank": (1, 1)}, 2, 2),
+        ({"steps": 2}, 2, 2),
+        ({"order": 1, "steps": 3}, 1, 3),
+    ],
+)
+def test_states_that_tell_nothing_are_left_out(options: dict, order: int, steps: int) -> None:
+    converted, report = to_conv_tt_lstm(forgetful(), **{"rank": 2, **options}, data=[noise(8, 8, still=False)])
+    train = converted.cell.recurrent
+    assert (train.order, train.steps) == (order, steps)
+    assert len(report.notes) == ("steps" not in options)
+    assert all(note.startswith(f"steps={steps}: of what the truncated kernels lose") for note in report.notes)
+
+
+@pytest.mark.parametrize(("rank", "order", "steps"), [(1, 2, 2), (243 / 900, 2, 2), (150 / 900, 1, 1)])
+def test_states_that_tell_everything_count(rank: float, order: int, steps: int) -> None:
+    """Of still frames the second state is the first one again, and a third one adds nothing to it."""
+    data = [noise(8, 10, still=True)]
+    converted, report = to_conv_tt_lstm(forgetful(), rank=rank, data=data)
+    train = converted.cell.recurrent
+    assert (train.order, train.steps) == (order, steps)
+    assert report.notes[0].startswith("steps=2: ")
+    assert len(report.notes) == 1 + (order == 1)
+
+
+def test_data_too_short_to_tell() -> None:
+    converted, report = to_conv_tt_lstm(forgetful(), rank=2, data=[noise(4, 2, still=False)])
+    assert converted.cell.recurrent.steps == 3
+    assert report.notes == ("the sequences of the data are too short to tell how many past states help",)
+
+
+def test_nothing_lost_is_nothing_to_explain() -> None:
+    model = ConvLSTM(2, 3, 3)
+    converted, report = to_conv_tt_lstm(model, rank=27, data=[noise(4, 6, still=False)])
+    assert (converted.cell.recurrent.order, converted.cell.recurrent.steps) == (1, 1)
+    assert report.notes == ("steps=1: the truncated kernels lose next to nothing",)
+
+
 def test_the_smallest_rank_within_a_tolerance() -> None:
     torch.manual_seed(0)
     model = ConvLSTM(2, 3, 5, dtype=torch.float64)
@@ -286,7 +372,13 @@ def test_kinds_that_do_not_fit_are_refused() -> None:
         ({"rank": 0.01}, ValueError, "already a rank of 1 takes"),
         ({"rank": 1.5}, ValueError, r"in \(0, 1\], got 1.5"),
         ({"rank": True}, TypeError, "rank must be an int"),
-        ({"rank": (2, 2)}, ValueError, "3 ints, one per level"),
+        ({"order": 3, "rank": (2, 2)}, ValueError, "3 ints, one per level"),
+        ({"rank": (2, 2), "kernel_size": (3, 3, (3, 3))}, ValueError, "kernel_size"),
+        ({"rank": (2, 2, 2), "steps": 2}, ValueError, "steps must be at least order, got steps=2, order=3"),
+        ({"rank": ()}, ValueError, "one per level"),
+        ({"steps": 0}, ValueError, "steps must be at least 1"),
+        ({"steps": 2.0}, TypeError, "steps must be an int"),
+        ({"order": True}, TypeError, "order must be an int"),
         ({"input_rank": 0}, ValueError, "input_rank must be at least 1"),
         ({"kernel_size": 1}, ValueError, r"too small: its two kernels span \(1, 1\), and the trained kernel \(5, 5\)"),
         ({"tol": 2}, ValueError, "tol must be a relative error"),

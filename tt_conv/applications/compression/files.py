@@ -100,7 +100,8 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     Returns
     -------
     nn.Module
-        In the mode of ``instance``; in evaluation mode without one.
+        In the mode of ``instance``, and on its device and in its dtypes, to which the values are converted as
+        ``load_state_dict`` does it. Without one: in evaluation mode, on the CPU, in the dtypes of the file.
 
     Raises
     ------

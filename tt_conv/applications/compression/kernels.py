@@ -17,7 +17,7 @@ from tt_conv._tensorly import pytorch_backend
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kernel_size
 from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric, refitted_core, roots
+from tt_conv.applications.compression.moments import Metric, along_modes, refitted_core, roots
 from tt_conv.applications.compression.stacked_fit import stable_pair
 from tt_conv.decomposition import PoorFitWarning, conv_tt
 from tt_conv.rank import ConvTTFormat, Format, Rank
@@ -136,7 +136,7 @@ class Kernel:
             factors = _split(self._svd, rank[0], self.dense.shape)
         else:
             kind = self.kind(name)
-            factors = self._restored(decompose(kind, self._white, rank))
+            factors = self._restored(kind, decompose(kind, self._white, rank))
         return self._refitted(name, factors)
 
     def module(self, name: str, factors: Factors) -> nn.Module:
@@ -151,39 +151,38 @@ class Kernel:
         return float(kernel.square().sum()) if self.metric is None else self.metric.squared(kernel)
 
     @cached_property
-    def _channel_roots(self) -> tuple[Tensor, Tensor] | None:
-        return None if self.metric is None else roots(self.metric.channels)
+    def _roots(self) -> tuple[list[Tensor], list[Tensor]]:
+        """Roots of what the metric says of each mode from the input channels on, and their inverses."""
+        if self.metric is None:
+            return [], []
+        pairs = [roots(moment) for moment in (self.metric.channels, *self.metric.axes)]
+        return [root for root, _ in pairs], [inverse for _, inverse in pairs]
 
     @cached_property
     def _white(self) -> Tensor:
-        """The kernel whose plain errors are, as far as channels go, those of the output."""
-        if self._channel_roots is None:
-            return self.dense
-        return torch.einsum("oi...,ij->oj...", self.dense, self._channel_roots[0])
+        """The kernel whose plain errors are, as far as channels and single axes go, those of the output."""
+        return along_modes(self.dense, self._roots[0])
 
-    def _restored(self, factors: Factors) -> Factors:
-        if self._channel_roots is None:
-            return factors
-        return {**factors, "input": self._channel_roots[1] @ factors["input"]}
+    def _restored(self, kind: Factorization, factors: Factors) -> Factors:
+        """Return the factors of the kernel from those of the white one."""
+        restored = dict(factors)
+        for letter, inverse in zip(f"i{kind.axes}", self._roots[1], strict=False):
+            name = "input" if letter == "i" else letter
+            mode = kind.terms[name].index(letter)
+            moved = torch.tensordot(factors[name], inverse, ([mode], [0])).movedim(-1, mode)
+            restored[name] = moved.contiguous()
+        return restored
 
     @cached_property
     def _svd(self) -> tuple[Tensor, Tensor, Tensor]:
         """Left factor, singular values and right factor; exact for the metric of whole patches."""
-        matrix = self.dense.flatten(1)
-        if self.metric is None:
-            return torch.linalg.svd(matrix, full_matrices=False)
-        if self.metric.patches is None:
-            left, values, right = torch.linalg.svd(self._white.flatten(1), full_matrices=False)
-            right = torch.einsum("ri...,ij->rj...", right.reshape(-1, *self.dense.shape[1:]), self._roots[1])
-            return left, values, right.flatten(1)
-        root, inverse = roots(self.metric.patches)
-        left, values, right = torch.linalg.svd(matrix @ root, full_matrices=False)
-        return left, values, right @ inverse
-
-    @property
-    def _roots(self) -> tuple[Tensor, Tensor]:
-        assert self._channel_roots is not None
-        return self._channel_roots
+        if self.metric is not None and self.metric.patches is not None:
+            root, inverse = roots(self.metric.patches)
+            left, values, right = torch.linalg.svd(self.dense.flatten(1) @ root, full_matrices=False)
+            return left, values, right @ inverse
+        left, values, right = torch.linalg.svd(self._white.flatten(1), full_matrices=False)
+        right = along_modes(right.reshape(-1, *self.dense.shape[1:]), self._roots[1])
+        return left, values, right.flatten(1)
 
     def _refitted(self, name: str, factors: Factors) -> Factors:
         """Fit the factor of the output channels anew, which is linear, in the metric of whole patches."""
@@ -258,8 +257,8 @@ class Kernel:
             corner = tuple(slice(r) for r in rank)
             names = list(self.kind("tucker").terms)
             kept = [basis[:, :r] for basis, r in zip(bases, rank, strict=True)]
-            factors = self._restored(dict(zip(names, [core[corner], *kept], strict=True)))
-            yield self._judged("tucker", rank, factors)
+            factors = dict(zip(names, [core[corner], *kept], strict=True))
+            yield self._judged("tucker", rank, self._restored(self.kind("tucker"), factors))
 
     def _search_tt(self) -> Iterator[Candidate]:
         train = self._white.movedim(0, -1)
@@ -274,7 +273,7 @@ class Kernel:
             with pytorch_backend() as tensorly:
                 first, *middle, last = tensorly.tensor_train(train.contiguous(), rank=[1, *rank, 1])
             parts = [first.squeeze(0), *middle, last.squeeze(-1).mT]
-            yield self._judged("tt", rank, self._restored(dict(zip(kind.terms, parts, strict=True))))
+            yield self._judged("tt", rank, self._restored(kind, dict(zip(kind.terms, parts, strict=True))))
 
     def _search_cp(self) -> Iterator[Candidate]:
         return self._interpolated("cp", self.kind("cp").form)

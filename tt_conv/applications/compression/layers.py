@@ -26,10 +26,17 @@ class Layers:
         By name, in the order of ``named_modules``.
     left_out : mapping of str to str
         Modules with a kernel that stay as they are: name -> why.
+    known_as : mapping of str to str
+        Every name of all of these -> the one that they are known by; a module may be held under several.
     """
 
     found: Mapping[str, Layer]
     left_out: Mapping[str, str]
+    known_as: Mapping[str, str]
+
+    def matching(self, pattern: str) -> list[str]:
+        """Return the layers of which a name matches a pattern, as in :mod:`fnmatch`."""
+        return list(dict.fromkeys(self.known_as[name] for name in fnmatch.filter(self.known_as, pattern)))
 
 
 def find_layers(model: nn.Module, keep: Sequence[str] = ()) -> Layers:
@@ -67,15 +74,28 @@ def find_layers(model: nn.Module, keep: Sequence[str] = ()) -> Layers:
         elif reason:
             left_out[name] = reason
     everything = [*found, *left_out]
+    first = {id(model.get_submodule(name)): name for name in everything}
+    known_as = {name: first[id(module)] for name, module in _all_names(model) if id(module) in first}
+    layers = Layers(found, left_out, known_as)
     for pattern in keep:
-        matching = fnmatch.filter(everything, pattern)
+        matching = layers.matching(pattern)
         if not matching:
             raise ValueError(f"keep names {pattern!r}, which matches no layer; there are {_listed(everything)}")
         for name in matching:
             if name in found:
                 del found[name]
                 left_out[name] = f"kept, by {pattern!r}"
-    return Layers(found, left_out)
+    return layers
+
+
+def _all_names(module: nn.Module, name: str = "", above: tuple[nn.Module, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
+    """Walk over modules under all of their names; what holds itself is not entered again."""
+    if any(module is other for other in above):
+        return
+    yield name, module
+    for key, child in module._modules.items():
+        if child is not None:
+            yield from _all_names(child, f"{name}.{key}" if name else key, (*above, module))
 
 
 def nothing_to_compress(model: nn.Module, left_out: Mapping[str, str]) -> ValueError:

@@ -1,11 +1,13 @@
 """What a layer's input tells about its kernel: second moments, the error they measure, and whitening."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from tt_conv._chain import stacked_kernel
+from tt_conv._convolution import PlainConvolution
 
 _FLOOR = 1e-5
 """Directions that carry less than this share of the mean are treated as if they carried that much."""
@@ -23,28 +25,65 @@ class Metric:
     channels : Tensor
         ``[I, I]``: mean of x x^T over channels.
     patches : Tensor, optional
-        ``[I * prod(K), I * prod(K)]``; without it, taps are taken as unrelated.
+        ``[I * prod(K), I * prod(K)]``; without it, taps are taken as unrelated, or as ``axes`` says.
+    axes : tuple of Tensor
+        ``[K, K]`` for each axis, in the place of ``patches``: S is their Kronecker product with ``channels``.
     """
 
     channels: Tensor
     patches: Tensor | None = None
+    axes: tuple[Tensor, ...] = ()
 
     def floored(self) -> "Metric":
         """Return the metric with a floor, so that what the data never show does not become arbitrary."""
         patches = None if self.patches is None else _floored(self.patches)
-        return Metric(_floored(self.channels), patches)
+        return Metric(_floored(self.channels), patches, self.axes)
 
     def times(self, matrix: Tensor) -> Tensor:
         r"""Return ``matrix @ S`` for ``[*, I * prod(K)]``."""
         if self.patches is not None:
             return matrix @ self.patches
-        inputs = len(self.channels)
-        return torch.einsum("oik,ij->ojk", matrix.unflatten(-1, (inputs, -1)), self.channels).flatten(1)
+        kernel = matrix.unflatten(-1, (len(self.channels), *(map(len, self.axes) if self.axes else (-1,))))
+        return along_modes(kernel, [self.channels, *self.axes]).flatten(1)
 
     def squared(self, kernel: Tensor) -> float:
         """Return trace(W S W^T)."""
         matrix = kernel.flatten(1)
         return max(0.0, float((self.times(matrix) * matrix).sum()))
+
+
+def along_modes(kernel: Tensor, matrices: Sequence[Tensor]) -> Tensor:
+    """Multiply the modes of ``[O, I, ...]`` from the second one on by a symmetric matrix each."""
+    for mode, matrix in enumerate(matrices, 1):
+        kernel = torch.tensordot(kernel, matrix, ([mode], [0])).movedim(-1, mode)
+    return kernel
+
+
+def smooth(conv: PlainConvolution, correlation: float) -> Metric | None:
+    r"""Return what is assumed of a convolution's input without data: neighbouring positions are alike.
+
+    Every channel is a first-order autoregressive field, positions n apart on an axis having the correlation
+    :math:`\rho^n`, which is the textbook model of a picture; channels are unrelated. None where a kernel has one tap.
+
+    Parameters
+    ----------
+    conv : nn.Conv1d, nn.Conv2d or nn.Conv3d
+    correlation : float
+        Of neighbours, in [0, 1).
+    """
+    kernel, dilation = conv.weight, conv.dilation
+    if kernel[0, 0].numel() == 1:
+        return None
+    axes = []
+    for taps, step in zip(kernel.shape[2:], dilation, strict=True):
+        places = torch.arange(taps, device=kernel.device) * step
+        distance = (places[:, None] - places).abs()
+        axes.append(torch.tensor(correlation, dtype=_dtype(kernel), device=kernel.device) ** distance)
+    return Metric(torch.eye(kernel.shape[1], dtype=_dtype(kernel), device=kernel.device), None, tuple(axes))
+
+
+def _dtype(kernel: Tensor) -> torch.dtype:
+    return torch.float32 if kernel.device.type == "mps" else torch.float64
 
 
 def _floored(moment: Tensor) -> Tensor:
@@ -69,14 +108,14 @@ def refitted_core(kernel: Tensor, projection: Tensor, core: Tensor, metric: Metr
     projection, core : Tensor
         ``[R, I, *k]`` and ``[O, R, *k]``.
     metric : Metric
-        Without patches, the core is returned as it is.
+        If it takes taps as unrelated, the core is returned as it is.
 
     Returns
     -------
     Tensor
         ``[O, R, *k]``.
     """
-    if metric.patches is None:
+    if metric.patches is None and not metric.axes:
         return core
     entries = core[0].numel()
     # What each single entry of a core makes of the projection.

@@ -2,6 +2,7 @@
 
 import gzip
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,7 @@ def test_a_video_that_was_cut_off_is_refused(tmp_path: Path, name: str, share: f
     frames = gradient(40)
     if name.endswith("gif"):
         pictures = [Image.fromarray(frame) for frame in frames]
-        pictures[0].save(whole, save_all=True, append_images=pictures[1:])
+        pictures[0].save(whole, save_all=True, append_images=pictures[1:], duration=100)
     else:
         write_video(
             whole,
@@ -171,6 +172,16 @@ def test_a_video_that_was_cut_off_is_refused(tmp_path: Path, name: str, share: f
     cut.write_bytes(content[: int(share * len(content))])
     with pytest.raises(UnusableFile, match=f"cut_{name}: (cut off|broken after|no video, or a damaged one)"):
         read_video(cut)
+
+
+def test_a_gif_without_delays_is_refused(tmp_path: Path) -> None:
+    """FFmpeg reads all its images as one."""
+    pictures = [Image.fromarray(frame) for frame in gradient(5)]
+    pictures[0].save(tmp_path / "a.gif", save_all=True, append_images=pictures[1:], duration=100)
+    content = re.sub(rb"!\xf9\x04....\x00", b"", (tmp_path / "a.gif").read_bytes(), flags=re.DOTALL)
+    (tmp_path / "a.gif").write_bytes(content)
+    with pytest.raises(UnusableFile, match=r"its 5 images state no delays, so they are read as 1: .*duration"):
+        read_video(tmp_path / "a.gif")
 
 
 def test_a_video_that_lost_frames_inside_is_refused(tmp_path: Path) -> None:

@@ -107,9 +107,13 @@ def _check_length(
     frame in seconds.
     """
     kind = set(container.format.name.split(","))
-    problem = ""
+    problem, remedy = "", _REMEDY
     if "gif" in kind and path.read_bytes().rstrip(b"\0")[-1:] != b";":
         problem = f"cut off after {count} frames"
+    elif "gif" in kind and count < stream.frames:
+        # FFmpeg takes images for one where no delay stands between them.
+        problem = f"its {stream.frames} images state no delays, so they are read as {count}"
+        remedy = "write it anew with a duration of its frames, or give them as a folder of images"
     elif "webm" in kind and _segment_end(path) > path.stat().st_size:
         problem = f"cut off after {count} frames: its header tells of {_segment_end(path):,} bytes"
     elif "avi" in kind and stream.average_rate:
@@ -118,7 +122,7 @@ def _check_length(
         if missing > max(2.5, 0.02 * stream.frames):
             problem = f"cut off or damaged: its header tells of {stream.frames} frames, {missing:.0f} are missing"
     if problem:
-        raise UnusableFile(path, problem, _REMEDY)
+        raise UnusableFile(path, problem, remedy)
 
 
 def _segment_end(path: Path) -> int:
