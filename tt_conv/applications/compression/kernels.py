@@ -18,7 +18,7 @@ from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kern
 from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.moments import Metric, along_modes, refitted_core, roots
-from tt_conv.applications.compression.stacked_fit import stable_pair
+from tt_conv.applications.compression.stacked_fit import largest_stable_rank, stable_pair
 from tt_conv.decomposition import PoorFitWarning, conv_tt
 from tt_conv.rank import ConvTTFormat, Format, Rank
 from tt_conv.tensorized_conv import TensorizedConv
@@ -279,12 +279,13 @@ class Kernel:
         return self._interpolated("cp", self.kind("cp").form)
 
     def _search_conv_tt(self) -> Iterator[Candidate]:
-        return self._interpolated("conv_tt", self.form("conv_tt"))
+        quick = largest_stable_rank(self.dense, self.inner_size or (1,))
+        return self._interpolated("conv_tt", self.form("conv_tt"), quick)
 
-    def _interpolated(self, name: str, form: Format) -> Iterator[Candidate]:
-        """Decompose at a few ranks of a format with one rank; in between, errors change evenly with the rank."""
+    def _interpolated(self, name: str, form: Format, quick: int = 1) -> Iterator[Candidate]:
+        """Decompose at a few ranks of a format with one rank; in between, errors shrink evenly with the rank."""
         per_rank = form.parameters((1,))
-        most = min(form.largest[0], max(1, _MOST_WORK // self.dense.numel()))
+        most = min(form.largest[0], max(quick, 1, _MOST_WORK // self.dense.numel()))
         ranks = sorted({min(most, size // per_rank) for size in self._sizes(per_rank, _FEW_SIZES)})
         judged = [self.at(name, (rank,)) for rank in ranks]
         yield from judged
@@ -292,7 +293,9 @@ class Kernel:
             between = range(low.rank[0] + 1, high.rank[0])
             for rank in between[:: max(1, len(between) // 16)]:
                 share = (rank - low.rank[0]) / (high.rank[0] - low.rank[0])
-                yield Candidate(name, (rank,), rank * per_rank, low.error + share * (high.error - low.error))
+                # By a factor; a bound keeps zero out of it.
+                shrinks = max(high.error, 1e-12) / max(low.error, 1e-12)
+                yield Candidate(name, (rank,), rank * per_rank, low.error * shrinks**share)
 
     def _sizes(self, smallest: int, count: int) -> list[int]:
         """Return parameter counts from a format's smallest to just below the dense kernel's."""

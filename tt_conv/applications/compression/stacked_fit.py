@@ -11,9 +11,16 @@ from tt_conv.applications.compression.moments import Metric
 
 _PENALTIES = (1e-3, 1e-4, 1e-5, 1e-6)
 _FEWEST, _MOST = 25, 200  # iterations with each of these weights
-_MOST_PRODUCTS = 1 << 31  # multiply-adds of one evaluation
+_MOST_PRODUCTS = 1 << 30  # multiply-adds of one evaluation
 _WORK = 1 << 33  # multiply-adds with one weight, as far as the number of iterations may be chosen
 _SEED = 0
+
+
+def largest_stable_rank(kernel: Tensor, kernel_size: Sequence[int]) -> int:
+    """Return the largest rank for which :func:`stable_pair` does not take long."""
+    entries, taps = kernel[0].numel(), math.prod(kernel_size)
+    # unknowns * entries * (entries + unknowns) is at most the limit
+    return int((math.sqrt(entries**2 + 4 * _MOST_PRODUCTS / entries) - entries) / 2) // taps
 
 
 def stable_pair(
@@ -58,10 +65,9 @@ def stable_pair(
     unknowns, entries = rank * taps, matrix.shape[1]
     weighted = matrix if metric is None else metric.times(matrix)
     size, norm = float((weighted * matrix).sum()), float(kernel.norm())
-    products = unknowns * entries * (entries + unknowns)
-    if products > _MOST_PRODUCTS or size <= 0:
+    if rank > largest_stable_rank(kernel, kernel_size) or size <= 0:
         return None
-    iterations = min(_MOST, max(_FEWEST, _WORK // products))
+    iterations = min(_MOST, max(_FEWEST, _WORK // (unknowns * entries * (entries + unknowns))))
     every = torch.eye(unknowns).to(kernel).view(unknowns, rank, *kernel_size)
     one = torch.eye(unknowns).to(kernel)
 
