@@ -57,7 +57,7 @@ class ConvTT(nn.Module):
     ----------
     in_channels, out_channels : int
         Channels of a frame, :math:`I`, and of an output, :math:`O`.
-    kernel_size : int, sequence of int, or sequence of sequences of int
+    kernel_size : int, sequence of int, or one such sequence per level
         Odd size of every projection and core, per spatial axis; or one such sequence per level, oldest first,
         for the projection and the core of that level.
     order : int

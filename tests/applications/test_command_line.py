@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -185,3 +186,10 @@ def test_train_by_a_recipe_and_flags(tmp_path: Path, capsys: pytest.CaptureFixtu
     status, _, errors = run([*arguments, "--out", str(tmp_path / "run")], capsys)
     assert status == 2
     assert "exists and is not empty" in errors
+
+
+def test_the_help_says_whole_sentences(capsys: pytest.CaptureFixture[str]) -> None:
+    _, printed, _ = run(["--help"], capsys)
+    described = re.split(r"\n    (?=\w+  )", printed.split("Available subcommands:")[1])[1:]
+    assert len(described) == 8
+    assert all(text.rstrip().endswith(".") for text in described), described

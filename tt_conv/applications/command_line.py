@@ -104,7 +104,7 @@ def train(
     out: str | None = None,
     resume: str | None = None,
 ) -> None:
-    """Train a network to predict the next frames: tt-conv train --config moving_mnist_conv_tt_lstm_small --out run.
+    """Train a network, to predict frames by default: tt-conv train --config moving_mnist_conv_tt_lstm_small --out run.
 
     --config takes a YAML file or the name of a recipe (tt-conv recipes lists them); what is given after it on the
     command line counts instead of what it says. The folder gets best.ckpt and last.ckpt, history.csv, sample
@@ -115,7 +115,7 @@ def train(
         data: Which sequences.
         model: Which network.
         training: By which recipe, on what.
-        task: What is trained.
+        task: What is trained; "tt-conv train --task recognition --help" has the settings of the other task.
         out: Folder to write to, new or empty; by default tt-conv-training, or tt-conv-training-2, ...
         resume: Folder of a training to go on with, by the settings it has; nothing else counts then.
     """
@@ -146,7 +146,7 @@ def train_recognition(
         data: Which labelled clips.
         model: Which network.
         training: By which recipe, on what.
-        task: What is trained.
+        task: What is trained; "tt-conv train --help" has the settings of video prediction.
         out: Folder to write to, new or empty; by default tt-conv-training, or tt-conv-training-2, ...
         resume: Folder of a training to go on with, by the settings it has; nothing else counts then.
     """
@@ -224,8 +224,9 @@ def predict(
     channels: int = 1,
     top: int | None = None,
 ) -> None:
-    """Predict what follows a video, or name what happens in it, whichever the checkpoint was trained for:
-    tt-conv predict --checkpoint run/best.ckpt --video clip.mp4.
+    """Predict how a video goes on, or name its action: tt-conv predict --checkpoint run/best.ckpt --video clip.mp4.
+
+    Which of the two it is depends on what the checkpoint was trained for.
 
     Args:
         checkpoint: Of tt-conv train, or the folder of tt-conv compress; or published weights, with --recipe.

@@ -33,11 +33,12 @@ class ConvTTLSTMCell(RecurrentCell):
     ----------
     in_channels, hidden_channels : int
         Channels of a frame and of the hidden state.
-    kernel_size : int, sequence of int, or sequence of sequences of int
+    kernel_size : int, sequence of int, or one such sequence per level
         Odd size of every kernel, per spatial axis; or one such sequence per level of the Conv-TT, oldest first.
-    order, steps, rank, window, boundary
-        Of the Conv-TT, see :class:`tt_conv.ConvTT`. The defaults are the published model's. With
-        ``boundary="circular"`` the input convolution is periodic too.
+    order, steps, rank, window
+        Of the Conv-TT, see :class:`tt_conv.ConvTT`; the default is the published model's.
+    boundary
+        Likewise. With ``"circular"`` the input convolution is periodic too.
     bias : bool
         Add a bias in every projection and core.
     dim : int
