@@ -14,7 +14,6 @@ import torch
 from tt_conv.applications.compression import load_pretrained, to_conv_tt_lstm
 from tt_conv.applications.video_prediction import MovingMNIST
 
-
 model = load_pretrained()
 train, test = MovingMNIST("train", 8, frames=20), MovingMNIST("test", 8, frames=20)
 frames = torch.stack([train[number] for number in range(len(train))])
