@@ -54,11 +54,12 @@ def train(precision: str, seed: int, rate: float, device: torch.device, steps: i
     sequences = MovingMNIST("train", steps * BATCH, frames=GIVEN + FUTURE, digits=1, speed=0.05, seed=seed)
     losses, skipped, seconds = [], 0, 0.0
     for frames in DataLoader(sequences, batch_size=BATCH):
-        start = time.process_time()
+        frames = frames.to(device)
+        start = _now(device)
         optimizer.zero_grad()
-        loss = _loss(model, frames.to(device), precision)
+        loss = _loss(model, frames, precision)
         scaler.scale(loss).backward()
-        seconds += time.process_time() - start
+        seconds += _now(device) - start
         scale = scaler.get_scale()
         scaler.step(optimizer)
         scaler.update()
@@ -73,6 +74,14 @@ def train(precision: str, seed: int, rate: float, device: torch.device, steps: i
         "skipped steps": skipped,
         "seconds": seconds,
     }
+
+
+def _now(device: torch.device) -> float:
+    """Return a time in seconds: on a GPU the clock's, after all work that was started, on a CPU the process's."""
+    if device.type != "cuda":
+        return time.process_time()
+    torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def _loss(model: FramePredictor, frames: Tensor, precision: str) -> Tensor:
@@ -91,7 +100,9 @@ def _held_out(model: FramePredictor, precision: str, device: torch.device) -> fl
 
 
 def table(results: Sequence[Mapping]) -> str:
-    """Return a line per learning rate, seed and precision."""
+    """Return a line per learning rate, seed and precision, and per case that failed."""
+    failed = [f"{result['case']} failed: {result['error']}" for result in results if "error" in result]
+    results = _trained(results)
     lines = [f"{'':<27}{'first':>9}{'middle':>9}{'last':>9}{'held-out':>10}{'skipped':>9}{'time':>7}"]
     seconds = {(r["rate"], r["seed"]): r["seconds"] for r in results if r["precision"] == "fp32"}
     for result in results:
@@ -99,15 +110,22 @@ def table(results: Sequence[Mapping]) -> str:
         lines.append(
             f"rate {result['rate']:<7g} seed {result['seed']}, {result['precision']:<6}"
             + "".join(f"{loss:>9.4f}" for loss in (losses[0], losses[len(losses) // 2], losses[-1]))
-            + f"{result['held-out']:>10.4f}{result['skipped steps']:>9}{result['seconds'] / seconds[same]:>7.2f}"
+            + f"{result['held-out']:>10.4f}{result['skipped steps']:>9}"
+            + (f"{result['seconds'] / seconds[same]:>7.2f}" if same in seconds else "")
         )
-    return "\n".join(lines)
+    return "\n".join([*lines, *failed])
+
+
+def _trained(results: Sequence[Mapping]) -> list[Mapping]:
+    """Return the results without those of cases that failed or were left out."""
+    return [result for result in results if "losses" in result]
 
 
 def plot(results: Sequence[Mapping]) -> Any:
     """Return the curves, a panel per learning rate and seed."""
     from matplotlib.figure import Figure
 
+    results = _trained(results)
     rates, seeds = (sorted({result[key] for result in results}) for key in ("rate", "seed"))
     figure = Figure(figsize=(9, 3.2 * len(rates)), layout="constrained")
     axes = figure.subplots(len(rates), len(seeds), sharex=True, sharey=True, squeeze=False)

@@ -168,6 +168,19 @@ def test_a_training_in_half_precision_follows_full_precision() -> None:
     assert precision.plot([exact, half]).axes[0].get_title() == "learning rate 0.003, seed 0"
 
 
+def test_the_precisions_are_shown_without_those_that_failed_or_were_left_out() -> None:
+    half = {"precision": "bf16", "seed": 1, "rate": 1e-3, "losses": [0.5, 0.25], "held-out": 0.2, "skipped steps": 0}
+    failed = {"case": "fp32, seed 1, rate 0.001", "ok": False, "error": "RuntimeError: out of memory"}
+    results = [failed, {"case": "x", **half, "seconds": 3.0}, {"case": "the rest", "skipped": "out of time"}]
+    lines = precision.table(results).splitlines()[1:]
+    assert [line.split() for line in lines] == [
+        ["rate", "0.001", "seed", "1,", "bf16", "0.5000", "0.2500", "0.2500", "0.2000", "0"],
+        ["fp32,", "seed", "1,", "rate", "0.001", "failed:", "RuntimeError:", "out", "of", "memory"],
+    ]
+    (panel,) = precision.plot(results).axes
+    assert [line.get_label() for line in panel.get_lines()] == ["bf16"]
+
+
 def test_the_machine_is_named_by_the_model_of_its_cpu(tmp_path: Path) -> None:
     cpuinfo = tmp_path / "cpuinfo"
     cpuinfo.write_text(

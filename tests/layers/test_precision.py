@@ -34,6 +34,19 @@ def test_under_autocast_the_cell_state_stays_in_full_precision(make: object, dty
     torch.testing.assert_close(mixed_state[-1], state[-1], rtol=0, atol=0.05)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+@pytest.mark.parametrize("make", LAYERS)
+def test_what_autocast_does_not_convert_is_refused(make: object, dtype: torch.dtype) -> None:
+    layer, sequence = make(), torch.randn(1, 3, 2, 8, 8)
+    state = [value.to(dtype) for value in layer(sequence)[1]]
+    with torch.autocast("cpu", torch.bfloat16):
+        for call in (layer, lambda x, *state: layer.cell(x[:, 0], *state)):
+            with pytest.raises(ValueError, match=r"has dtype .*; use x\.to"):
+                call(sequence.to(dtype))
+            with pytest.raises(ValueError, match=r"state\[0\] must have the dtype .*; use state\[0\]\.to"):
+                call(sequence, state)
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("cell", ["conv_tt_lstm", "conv_lstm"])
 def test_so_it_does_in_layers_that_take_the_low_precision_of_others(

@@ -20,6 +20,7 @@ from tt_conv.applications.compression.layers import copied
 from tt_conv.applications.compression.moments import Metric, refitted_core
 from tt_conv.applications.compression.past_states import explained_by_past, steps_worth_having
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
+from tt_conv.applications.compression.stacked_fit import stable_pair
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.conv_tt_tensor import check_window
 from tt_conv.decomposition import PoorFitWarning, conv_tt
@@ -485,6 +486,21 @@ class _Pair:
 def _pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> _Pair:
     """Fit two kernels of one size to ``[O, I, *K]``."""
     wide = _in_the_middle(kernel.double(), [2 * k - 1 for k in kernel_size])
+    pair = stable_pair(wide, rank, tuple(kernel_size), metric)
+    projection, core = _any_pair(wide, rank, kernel_size, metric) if pair is None else pair
+    more = rank - len(projection)
+    if more > 0:  # more channels than the kernel can use: without effect at first, as older levels are
+        generator = torch.Generator().manual_seed(_SEED)
+        extra = torch.randn(more, *projection.shape[1:], generator=generator).to(projection) * projection.std()
+        projection = torch.cat([projection, extra])
+        core = torch.cat([core, core.new_zeros(len(core), more, *core.shape[2:])], dim=1)
+    difference = stacked_kernel(projection, core) - wide
+    squared = [float(k.square().sum()) if metric is None else metric.squared(k) for k in (difference, wide)]
+    error = math.sqrt(squared[0] / squared[1]) if squared[1] else 0.0
+    return _Pair(projection.to(kernel.dtype), core.to(kernel.dtype), error)
+
+
+def _any_pair(wide: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PoorFitWarning)  # the report has the error
         found = conv_tt(
@@ -497,18 +513,7 @@ def _pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric 
             n_iter_max=_ITERATIONS,
         )
     projection, core = found.projections[0].squeeze(2), found.cores[0]
-    if metric is not None:
-        core = refitted_core(wide, projection, core, metric)
-    more = rank - len(projection)
-    if more > 0:  # more channels than the kernel can use: without effect at first, as older levels are
-        generator = torch.Generator().manual_seed(_SEED)
-        extra = torch.randn(more, *projection.shape[1:], generator=generator).to(projection) * projection.std()
-        projection = torch.cat([projection, extra])
-        core = torch.cat([core, core.new_zeros(len(core), more, *core.shape[2:])], dim=1)
-    difference = stacked_kernel(projection, core) - wide
-    squared = [float(k.square().sum()) if metric is None else metric.squared(k) for k in (difference, wide)]
-    error = math.sqrt(squared[0] / squared[1]) if squared[1] else 0.0
-    return _Pair(projection.to(kernel.dtype), core.to(kernel.dtype), error)
+    return projection, core if metric is None else refitted_core(wide, projection, core, metric)
 
 
 def _fill(name: str, cell: ConvTTLSTMCell, trained: ConvLSTMCell, moments: _Moments) -> list[LayerReport]:
