@@ -374,6 +374,22 @@ def test_an_error_budget_without_data_is_kept_where_errors_are_estimated() -> No
         assert float(off.norm() / conv.weight.detach().norm()) <= error * (1 + 1e-4)
 
 
+def test_a_layer_that_sees_only_zeros_is_fitted_on_its_weights() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3))
+    with torch.no_grad():
+        model[0].bias.fill_(-1e3)
+    smaller, _ = compress(model, budget=0.4, data=[torch.randn(2, 4, 8, 8)], formats=QUICK)
+    assert all(p.isfinite().all() for p in smaller.parameters())
+    smaller, _ = compress(model, budget=0.4, data=[torch.zeros(2, 4, 8, 8)], formats=QUICK)
+    assert all(p.isfinite().all() for p in smaller.parameters())
+
+
+def test_data_that_are_not_finite_name_the_layer() -> None:
+    model = nn.Sequential(nn.Conv2d(4, 16, 3))
+    with pytest.raises(ValueError, match=r"layer '0' hold infinite or NaN"):
+        compress(model, budget=0.4, data=[torch.full((1, 4, 8, 8), torch.nan)])
+
+
 def test_modules_that_read_the_weight_of_a_linear_layer_work() -> None:
     model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
     x = torch.randn(2, 5, 16)

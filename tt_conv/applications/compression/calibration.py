@@ -107,7 +107,7 @@ class Calibration:
                 layer.register_forward_pre_hook(add(name))
             for number in range(len(self.batches)):
                 self.run(model, number)
-        return {name: moments.metric() for name, moments in sums.items() if moments.count}
+        return {name: moments.metric(name) for name, moments in sums.items() if moments.count}
 
     def sensitivities(self, model: nn.Module, layers: Mapping[str, Layer]) -> dict[str, float]:
         r"""Return by how much a relative error of a layer's output, squared, changes the network's, squared.
@@ -230,10 +230,10 @@ class _Moments:
         self.sum += (samples.mT @ samples).double()
         self.count += len(samples)
 
-    def metric(self) -> Metric:
+    def metric(self, name: str) -> Metric:
         mean = self.sum / self.count
         if not mean.isfinite().all():
-            raise ValueError("its inputs hold infinite or NaN values")
+            raise ValueError(f"on the data, the inputs of layer {name!r} hold infinite or NaN values")
         if not self.whole:
             return Metric(mean)
         taps = self.entries // self.inputs

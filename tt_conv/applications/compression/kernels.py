@@ -74,7 +74,8 @@ class Kernel:
         self.dense = weight.to(torch.float32 if weight.device.type == "mps" else torch.float64).contiguous()
         if not self.dense.isfinite().all():
             raise ValueError("its weight holds infinite or NaN values")
-        self.metric = None if metric is None else metric.floored()
+        # Inputs that are always zero tell nothing.
+        self.metric = metric.floored() if metric is not None and metric.channels.any() else None
         self.inner_size = None if isinstance(layer, nn.Linear) else inner_kernel_size(layer)
 
     def formats(self) -> tuple[str, ...]:
