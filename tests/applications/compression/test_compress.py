@@ -358,6 +358,22 @@ def test_an_error_budget_without_data_is_that_of_plain_kernels() -> None:
         assert row.rank == (int((tails > 0.3).sum()),)
 
 
+def test_an_error_budget_without_data_is_kept_where_errors_are_estimated() -> None:
+    torch.manual_seed(0)
+    conv = nn.Conv2d(6, 16, 5)
+    with torch.no_grad():
+        left, values, right = torch.linalg.svd(conv.weight.flatten(1), full_matrices=False)
+        conv.weight.copy_((left * values * torch.exp(-0.3 * torch.arange(16)) @ right).view_as(conv.weight))
+    for error in (0.12, 0.2):
+        smaller, report = compress(conv, budget=error, budget_of="error", formats=("conv_tt",))
+        # The kernel is what an impulse gives, mirrored.
+        impulse = torch.eye(6)[:, :, None, None] * F.pad(torch.ones(1, 1), [4] * 4)
+        with torch.no_grad():
+            off = smaller(impulse) - conv(impulse)
+        assert report.layers[0].format == "conv_tt"
+        assert float(off.norm() / conv.weight.detach().norm()) <= error * (1 + 1e-4)
+
+
 def test_modules_that_read_the_weight_of_a_linear_layer_work() -> None:
     model = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True).eval()
     x = torch.randn(2, 5, 16)

@@ -286,14 +286,17 @@ class Survey:
         """Choose for each layer the fewest parameters whose relative error is small enough."""
         chosen = {}
         for name, candidates in self._candidates({}).items():
-            good = [c for c in candidates if c.error <= error]
-            if not good:
-                best = min(c.error for c in candidates)
+            kernel, best = Kernel(self.layers[name]), min(c.error for c in candidates)
+            # Errors between two ranks that were tried are estimates: what is taken is measured.
+            for candidate in sorted((c for c in candidates if c.error <= error), key=lambda c: c.parameters):
+                if candidate.format == "dense" or kernel.at(candidate.format, candidate.rank).error <= error:
+                    chosen[name] = candidate
+                    break
+            else:
                 raise ValueError(
                     f"an error of {error} can't be met: the layer {name!r} was forced to a format whose smallest "
                     f"error is {_up(best)}"
                 )
-            chosen[name] = min(good, key=lambda c: c.parameters)
         return chosen
 
     def _within_error(self, error: float, calibration: Calibration) -> tuple[nn.Module, list[LayerReport]]:
