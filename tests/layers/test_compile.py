@@ -73,6 +73,19 @@ def test_every_layer_of_a_deep_stack_has_compilations_of_its_own() -> None:
     assert counter.frame_count == 12
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+def test_sequences_of_other_lengths_compile_nothing_anew(batch: int) -> None:
+    layer, counter = ConvTTLSTM(1, 2, 3, order=2, rank=1), counting()
+    layer.compile(backend=counter)
+    with torch.no_grad():
+        _, state = layer(torch.rand(batch, 3, 1, 4, 4))
+        for time in range(4, 16):
+            sequence = torch.rand(batch, time, 1, 4, 4)
+            torch.testing.assert_close(layer(sequence)[0], copy.deepcopy(layer)(sequence)[0])
+            layer.cell(sequence[:, 0], state)
+    assert counter.frame_count == 2  # a step of a sequence, and a call
+
+
 def test_more_kinds_of_frames_than_are_kept_run_uncompiled() -> None:
     layer, counter = ConvTTLSTM(1, 2, 3, order=2, rank=1), counting()
     layer.compile(backend=counter)

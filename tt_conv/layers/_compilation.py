@@ -10,6 +10,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from tt_conv._memory_format import channels_last
+
 _MOST_KINDS = 8
 _numbers = itertools.count()
 
@@ -31,6 +33,7 @@ class Compiled:
         self._compiled: dict[Hashable, Callable[..., Any]] = {}
 
     def __call__(self, owner: object, frame: Tensor, *others: Any) -> Any:
+        frame = _apart(frame)
         kind = _kind(frame)
         if kind not in self._compiled:
             if len(self._compiled) == _MOST_KINDS:
@@ -38,6 +41,13 @@ class Compiled:
                 return self._function(owner, frame, *others)
             self._compiled[kind] = torch.compile(_copy(self._function), **self._options)
         return self._compiled[kind](owner, frame, *others)
+
+
+def _apart(frame: Tensor) -> Tensor:
+    """Return a frame whose strides say nothing of the sequence that it is a part of: compilers look at them."""
+    frame = channels_last(frame)
+    # PyTorch calls a batch of one contiguous whatever its stride.
+    return frame.squeeze(0).unsqueeze(0) if frame.shape[0] == 1 else frame
 
 
 def _kind(frame: Tensor) -> Hashable:
