@@ -571,3 +571,9 @@ class TestBadInput:
             compress(nn.Linear(9, 9), budget=0.5, data=[])
         with pytest.raises(TypeError, match="wrap it in a list"):
             compress(nn.Linear(9, 9), budget=0.5, data=torch.zeros(2, 9))
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(0, 8, 6, 6), (torch.zeros(0, 8, 6, 6),)])
+def test_an_empty_batch_is_named(batch: object) -> None:
+    with pytest.raises(ValueError, match=r"calibration batch 1 \(\(0, 8, 6, 6\)\) is empty"):
+        compress(nn.Conv2d(8, 8, 3), budget=0.5, data=[torch.randn(1, 8, 6, 6), batch])

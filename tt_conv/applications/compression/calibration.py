@@ -41,7 +41,7 @@ class Calibration:
     Raises
     ------
     ValueError
-        If there is no batch.
+        If there is no batch, or an empty one.
     """
 
     def __init__(self, batches: Iterable[Any]) -> None:
@@ -50,6 +50,10 @@ class Calibration:
         self.batches = list(batches)
         if not self.batches:
             raise ValueError("data holds no batch; give at least one, or data=None for weights alone")
+        for number, batch in enumerate(self.batches):
+            values = floating(batch)
+            if values and not any(value.numel() for value in values):
+                raise ValueError(f"calibration batch {number} ({_shapes(batch)}) is empty; give batches with samples")
 
     def run(self, model: nn.Module, number: int) -> Any:
         """Pass one batch; an error names the layer that could not take it."""

@@ -57,7 +57,7 @@ def compress(
 
     Every nn.Conv1d, nn.Conv2d, nn.Conv3d and nn.Linear anywhere inside may be stored in another format. Format
     and rank are chosen for all layers together, so that the whole network loses least under the budget; a layer
-    may stay dense. The original is left as it is, and the result is the same every time.
+    may stay dense. The original is left as it is, and the result is the same every time, up to rounding.
 
     Parameters
     ----------
