@@ -5,7 +5,7 @@ predict), is brought to a half, a quarter and an eighth of its parameters:
 
 - ``ours``: ``compress`` with 32 training sequences for calibration; ``ours, weights alone``: without;
 - ``ours, svd only``: the same with one format, which has the fastest steps on a CPU; ``ours, no Conv-TT``: with SVD,
-  Tucker and TT, which are easier to train on than stacked kernels;
+  Tucker and TT, which take less time in single frames than stacked kernels;
 - ``uniform ranks``: every layer by SVD with the same share of its parameters; ``uniform tucker``: the same by Tucker;
 - ``per-layer svd``: every layer by SVD at the same share of its singular values' energy, that of the whole met by
   bisection;
