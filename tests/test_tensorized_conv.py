@@ -357,7 +357,7 @@ def test_from_conv_refuses_hooks_and_takes_parametrizations() -> None:
 
 def test_from_conv_refuses_what_was_changed_on_the_instance() -> None:
     conv = nn.Conv2d(4, 6, 3)
-    conv._conv_forward = lambda input, weight, bias: input  # type: ignore[method-assign]
+    conv._conv_forward = lambda input, weight, bias: input
     with pytest.raises(TypeError, match="_conv_forward of this Conv2d was replaced"):
         TensorizedConv.from_conv(conv, "cp", rank=2)
     conv = nn.Conv2d(4, 6, 3)

@@ -27,7 +27,7 @@ def task(seed: int = 0, steps: int = 20, **options: Any) -> Regression:
 
 def batches(steps: int = 20) -> DataLoader[Tensor]:
     values = torch.rand(4 * steps, 3, generator=torch.Generator().manual_seed(1))
-    return DataLoader(values, batch_size=4)  # type: ignore[arg-type]
+    return DataLoader(values, batch_size=4)
 
 
 def trained_by_hand(module: Regression) -> dict[str, Tensor]:

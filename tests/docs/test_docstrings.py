@@ -34,7 +34,7 @@ def parameters(obj: object) -> list[str]:
     if inspect.isclass(obj) and issubclass(obj, BaseException):
         return []
     try:
-        signature = inspect.signature(obj)  # type: ignore[arg-type]
+        signature = inspect.signature(obj)
     except (TypeError, ValueError):
         return []
     varying = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)

@@ -194,7 +194,7 @@ def test_weights_under_their_published_names(tmp_path: Path, capsys: pytest.Capt
 
 
 def test_a_network_of_somebody_else(foreign: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    import somebody  # type: ignore[import-not-found]
+    import somebody
 
     torch.manual_seed(0)
     cell, classifier = somebody.build(), somebody.classifier()

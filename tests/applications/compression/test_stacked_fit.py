@@ -7,7 +7,7 @@ from torch import nn
 from tt_conv._chain import stacked_kernel
 from tt_conv.applications.compression.kernels import Kernel
 from tt_conv.applications.compression.moments import Metric
-from tt_conv.applications.compression.stacked_fit import stable_pair
+from tt_conv.applications.compression.stacked_fit import plain_pair, stable_pair
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -30,7 +30,7 @@ def test_the_fit_is_hardly_worse_than_without_a_penalty_and_does_not_cancel(dim:
     pair = stable_pair(kernel.dense, rank, (3,) * dim, kernel.metric)
     assert pair is not None
     assert [tuple(value.shape) for value in pair] == [(rank, inputs, *(3,) * dim), (outputs, rank, *(3,) * dim)]
-    other = kernel._any_pair(rank, (3,) * dim)
+    other = plain_pair(kernel.dense, rank, (3,) * dim, kernel.metric)
     assert kernel.error(stacked_kernel(*pair)) < 1.1 * kernel.error(stacked_kernel(*other))
     assert pair[0].norm() * pair[1].norm() < 12 * kernel.dense.norm()  # without a penalty up to 40,000 times
     again = stable_pair(kernel.dense, rank, (3,) * dim, kernel.metric)

@@ -15,7 +15,7 @@ KINDS = ["conv_lstm", "conv_tt_lstm", "conv_3d"]
 
 def tiny(kind: str, **options: Any) -> Recognizer:
     hidden = [8, 4] if kind != "conv_tt_lstm" else [8]
-    settings = ModelSettings(kind=kind, encoder_channels=[4, 8], hidden_channels=hidden, **options)  # type: ignore[arg-type]
+    settings = ModelSettings(kind=kind, encoder_channels=[4, 8], hidden_channels=hidden, **options)
     return build_model(settings, 2, 5).double().eval()
 
 

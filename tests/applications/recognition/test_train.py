@@ -183,7 +183,7 @@ def test_an_evaluation(trained: Path, tmp_path: Path, capsys: pytest.CaptureFixt
     network = load_trained(trained / "best.ckpt")
     test = open_data(network.settings.data, "test")
     with torch.inference_mode():
-        right = [bool(network.model(clip[None])[0, -1].argmax() == label) for clip, label in test]  # type: ignore[attr-defined]
+        right = [bool(network.model(clip[None])[0, -1].argmax() == label) for clip, label in test]
     assert results["observed"][2]["top1"] == pytest.approx(sum(right) / 14)
     assert sum(map(sum, results["confusion"]["1.0"])) == 14
     assert results["chance"] == pytest.approx(1 / 14)

@@ -126,7 +126,7 @@ def test_resized_digits_keep_their_share_of_the_frame() -> None:
 
 
 def test_a_loop_over_it_ends() -> None:
-    assert len([*MovingMNIST(length=3, frames=1)]) == 3  # type: ignore[misc]
+    assert len([*MovingMNIST(length=3, frames=1)]) == 3
 
 
 @pytest.mark.parametrize("index", [-1, 3])
@@ -176,4 +176,4 @@ def test_arguments_of_another_type(options: dict[str, Any], message: str) -> Non
 
 def test_a_slice_is_refused() -> None:
     with pytest.raises(TypeError, match=r"one at a time, by their number, got slice\(0, 2, None\)"):
-        MovingMNIST(length=3)[0:2]  # type: ignore[index]
+        MovingMNIST(length=3)[0:2]

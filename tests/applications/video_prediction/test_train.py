@@ -313,7 +313,10 @@ def test_what_cannot_be_resumed(trained: Path, tmp_path: Path) -> None:
 
 def test_float16_with_scaled_losses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a GPU does, here on the CPU, where Lightning would take bfloat16; interrupted and resumed."""
-    plugins = lambda recipe: {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}  # noqa: E731
+
+    def plugins(recipe: object) -> dict:
+        return {"plugins": [MixedPrecision("16-mixed", "cpu", torch.amp.GradScaler("cpu"))]}
+
     monkeypatch.setattr("tt_conv.applications.training.run._precision", plugins)
     settings = tiny(epochs=2, precision="fp16", clip_norm=0.5)
     run_training(settings, tmp_path / "whole")

@@ -83,7 +83,7 @@ def test_published_weights(tmp_path: Path) -> None:
     data = {"given": 2, "future": 2, "size": 16, "digit_size": 8, "test_sequences": 2}
     recipe.write_text(yaml.safe_dump({"data": data, "model": {**architecture, "patch_size": 2}}))
     trained = load_trained(tmp_path / "published.pt", str(recipe))
-    assert torch.equal(trained.model.cells()[0].conv.weight, weights["module.layers.b0l0.conv.weight"])  # type: ignore[union-attr]
+    assert torch.equal(trained.model.cells()[0].conv.weight, weights["module.layers.b0l0.conv.weight"])
     results = run_evaluation(tmp_path / "published.pt", tmp_path / "out", recipe=str(recipe))
     assert results["sequences_seen"] is None
     with pytest.raises(ValueError, match=r"published\.pt does not tell its architecture: name it with --recipe"):

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
@@ -17,13 +16,13 @@ from tt_conv._chain import stacked_kernel
 from tt_conv._convolution import PlainConvolution, plain_convolution
 from tt_conv.applications.compression.calibration import Calibration, relative_error
 from tt_conv.applications.compression.layers import copied
-from tt_conv.applications.compression.moments import Metric, refitted_core
+from tt_conv.applications.compression.moments import Metric
 from tt_conv.applications.compression.past_states import explained_by_past, steps_worth_having
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
-from tt_conv.applications.compression.stacked_fit import stable_pair
+from tt_conv.applications.compression.stacked_fit import fitted_pair
 from tt_conv.conv_tt_layer import ConvTT
 from tt_conv.conv_tt_tensor import check_window
-from tt_conv.decomposition import PoorFitWarning, conv_tt
+from tt_conv.decomposition import conv_tt
 from tt_conv.layers import ConvLSTM, ConvLSTMCell, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.rank import ConvTTFormat
 
@@ -33,7 +32,6 @@ _MOST_STATES = 5
 _WORTH_A_STATE = 0.01
 _NO_LOSS = 1e-3  # relative error, which is a millionth of the squares
 _SEED = 0
-_ITERATIONS, _RESTARTS = 30, 1
 
 KernelSize = int | Sequence[int] | Sequence[Sequence[int]]
 
@@ -486,8 +484,7 @@ class _Pair:
 def _pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> _Pair:
     """Fit two kernels of one size to ``[O, I, *K]``."""
     wide = _in_the_middle(kernel.double(), [2 * k - 1 for k in kernel_size])
-    pair = stable_pair(wide, rank, tuple(kernel_size), metric)
-    projection, core = _any_pair(wide, rank, kernel_size, metric) if pair is None else pair
+    projection, core = fitted_pair(wide, rank, tuple(kernel_size), metric)
     more = rank - len(projection)
     if more > 0:  # more channels than the kernel can use: without effect at first, as older levels are
         generator = torch.Generator().manual_seed(_SEED)
@@ -498,22 +495,6 @@ def _pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric 
     squared = [float(k.square().sum()) if metric is None else metric.squared(k) for k in (difference, wide)]
     error = math.sqrt(squared[0] / squared[1]) if squared[1] else 0.0
     return _Pair(projection.to(kernel.dtype), core.to(kernel.dtype), error)
-
-
-def _any_pair(wide: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PoorFitWarning)  # the report has the error
-        found = conv_tt(
-            wide.unsqueeze(2),
-            rank,
-            order=1,
-            kernel_size=tuple(kernel_size),
-            second_moment=None if metric is None else metric.channels,
-            restarts=_RESTARTS,
-            n_iter_max=_ITERATIONS,
-        )
-    projection, core = found.projections[0].squeeze(2), found.cores[0]
-    return projection, core if metric is None else refitted_core(wide, projection, core, metric)
 
 
 def _fill(name: str, cell: ConvTTLSTMCell, trained: ConvLSTMCell, moments: _Moments) -> list[LayerReport]:

@@ -1,7 +1,6 @@
 """One layer's kernel in every format: how good each rank is, and the factors of the one that is taken."""
 
 import math
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -17,9 +16,8 @@ from tt_conv._tensorly import pytorch_backend
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kernel_size
 from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric, along_modes, refitted_core, roots
-from tt_conv.applications.compression.stacked_fit import largest_stable_rank, stable_pair
-from tt_conv.decomposition import PoorFitWarning, conv_tt
+from tt_conv.applications.compression.moments import Metric, along_modes, roots
+from tt_conv.applications.compression.stacked_fit import fitted_pair, largest_stable_rank
 from tt_conv.rank import ConvTTFormat, Format, Rank
 from tt_conv.tensorized_conv import TensorizedConv
 
@@ -204,24 +202,8 @@ class Kernel:
 
     def _conv_tt(self, rank: Rank) -> Factors:
         size = self.inner_size or (1,)
-        projection, core = stable_pair(self.dense, rank[0], size, self.metric) or self._any_pair(rank[0], size)
+        projection, core = fitted_pair(self.dense, rank[0], size, self.metric)
         return {"projection": projection, "core": core}
-
-    def _any_pair(self, rank: int, size: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-        moment = None if self.metric is None else self.metric.channels
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PoorFitWarning)  # the error is judged beside those of other formats
-            found = conv_tt(
-                self.dense.unsqueeze(2),
-                rank,
-                order=1,
-                kernel_size=size,
-                second_moment=moment,
-                restarts=1,
-                n_iter_max=30,
-            )
-        projection, core = found.projections[0].squeeze(2), found.cores[0]
-        return projection, core if self.metric is None else refitted_core(self.dense, projection, core, self.metric)
 
     def _search_svd(self) -> Iterator[Candidate]:
         values = self._svd[1].square()

@@ -1,13 +1,15 @@
 """Two stacked kernels in the place of a wider one, fitted so that they don't cancel each other."""
 
 import math
+import warnings
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from tt_conv._chain import stacked_kernel
-from tt_conv.applications.compression.moments import Metric
+from tt_conv.applications.compression.moments import Metric, refitted_core
+from tt_conv.decomposition import PoorFitWarning, conv_tt
 
 _PENALTIES = (1e-3, 1e-4, 1e-5, 1e-6)
 _FEWEST, _MOST = 25, 200  # iterations with each of these weights
@@ -106,3 +108,25 @@ def stable_pair(
         if added <= error / 4 and core.isfinite().all():
             return projection.detach(), core
     return None
+
+
+def plain_pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
+    """Fit two kernels as :func:`stable_pair` does, without a penalty and with no more channels than are of use."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PoorFitWarning)  # who calls judges the error
+        found = conv_tt(
+            kernel.unsqueeze(2),
+            rank,
+            order=1,
+            kernel_size=tuple(kernel_size),
+            second_moment=None if metric is None else metric.channels,
+            restarts=1,
+            n_iter_max=30,
+        )
+    projection, core = found.projections[0].squeeze(2), found.cores[0]
+    return projection, core if metric is None else refitted_core(kernel, projection, core, metric)
+
+
+def fitted_pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
+    """Fit two kernels with a penalty, or without where :func:`stable_pair` gives none."""
+    return stable_pair(kernel, rank, kernel_size, metric) or plain_pair(kernel, rank, kernel_size, metric)

@@ -28,7 +28,7 @@ def idx(values: NDArray[np.uint8]) -> bytes:
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_idx(tmp_path: Path, pack: object) -> None:
     values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    (tmp_path / "file").write_bytes(pack(idx(values)))  # type: ignore[operator]
+    (tmp_path / "file").write_bytes(pack(idx(values)))
     np.testing.assert_array_equal(read_idx(tmp_path / "file"), values)
 
 
