@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from tt_conv._arguments import one_of, positive_int
+from tt_conv.runtime.modes import has_forward_hooks
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 PlainConvolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -132,7 +133,7 @@ def plain_convolution(conv: object) -> PlainConvolution:
             "spectral_norm or pruning); make it permanent first, for example with "
             "torch.nn.utils.remove_weight_norm or torch.nn.utils.prune.remove"
         )
-    if conv._forward_pre_hooks or conv._forward_hooks:
+    if has_forward_hooks(conv):
         raise TypeError(
             f"this {type(conv).__name__} has forward hooks, which may change what it computes and would be lost; "
             "remove them, convert, and register them on the new layer"

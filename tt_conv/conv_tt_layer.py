@@ -503,11 +503,10 @@ class ConvTT(nn.Module):
 
     def level_biases(self) -> list[Tensor]:
         """Return what the biases of projections and cores add to every v_m, ``[R_m]`` each, or an empty list."""
-        older = [None, *self.core_biases]
-        return [
-            bias if other is None else bias + other
-            for bias, other in zip(self.projection_biases, older[: len(self.projection_biases)], strict=True)
-        ]
+        biases = list(self.projection_biases)
+        # Not [*self.core_biases]: Dynamo of torch 2.11 cannot unpack an nn.ParameterList.
+        older = list(self.core_biases)
+        return biases[:1] + [bias + other for bias, other in zip(biases[1:], older, strict=True)]
 
     def output_bias(self) -> Tensor | None:
         """Return the constant that all biases together add to the output, ``[out_channels]``, or None.

@@ -21,6 +21,7 @@ from tt_conv.program import (
     weights_of,
     winners,
 )
+from tt_conv.runtime.modes import is_jit_traced, is_transformed
 
 OPERATION = 1_000_000
 """Multiply-adds that could be done while one operation is called: what decides on small images."""
@@ -32,7 +33,7 @@ _ranked: dict[tuple[Any, ...], Programs] = {}
 
 def can_measure() -> bool:
     """Say whether operations run when they are called, neither traced nor transformed by torch.func."""
-    return not (torch.jit.is_tracing() or torch._C._are_functorch_transforms_active())  # type: ignore[attr-defined]
+    return not (is_jit_traced() or is_transformed())
 
 
 def measured(

@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tt_conv._tracing import assume_constant_result
 from tt_conv.conv_einsum import (
     ConvEinsumExpression,
     PathInfo,
@@ -21,6 +20,7 @@ from tt_conv.conv_einsum import (
     conv_einsum_path,
 )
 from tt_conv.conv_tt_tensor import ConvTTTensor, Window
+from tt_conv.runtime.modes import assume_constant_result
 
 _SPACE = "xyz"
 _CHANNELS = "cdefghijklmnopqrstuvw"

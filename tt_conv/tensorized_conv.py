@@ -6,7 +6,6 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.nn import functional as F
 
 from tt_conv import _exchange
@@ -28,10 +27,10 @@ from tt_conv.conv_einsum.arguments import hashable
 from tt_conv.conv_einsum.options import is_int
 from tt_conv.conv_einsum.plan import Optimize
 from tt_conv.rank import RankArgument, choose_rank
+from tt_conv.runtime.modes import is_fake, is_jit_traced, is_transformed
 
 _INPUT = "[batch, channels, *spatial]"
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-_are_transformed = torch._C._are_functorch_transforms_active  # by torch.func: values cannot be looked at
 
 
 class TensorizedConv(nn.Module):
@@ -492,7 +491,7 @@ class TensorizedConv(nn.Module):
         if self.bias is None:
             return y
         bias = self.bias.to(y.dtype).view(-1, *(1,) * self.dim)
-        if y.requires_grad or bias.requires_grad or _are_transformed():
+        if y.requires_grad or bias.requires_grad or is_transformed():
             return y + bias
         return y.add_(bias)
 
@@ -504,10 +503,10 @@ class TensorizedConv(nn.Module):
             return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         learning = torch.is_grad_enabled()
         train = tuple([i for i, t in enumerate((x, *operands)) if learning and t.requires_grad])
-        if torch.jit.is_tracing() or isinstance(x, FakeTensor):  # type: ignore[attr-defined]
+        if is_jit_traced() or is_fake(x):
             return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         key = (train, x.shape, *[operand.shape for operand in operands])
-        if not (self.training or _are_transformed()):
+        if not (self.training or is_transformed()):
             if train in ((), (0,)):
                 fold = self._expressions.folded(
                     list(factors.values()), key, lambda: self._fold(x, operands, bool(train))

@@ -10,7 +10,6 @@ import torch
 from opt_einsum.paths import PathOptimizer
 from torch import Tensor
 
-from tt_conv._tracing import assume_constant_result
 from tt_conv.conv_einsum.arguments import given_shapes, hashable
 from tt_conv.conv_einsum.compile import Program, compile_steps
 from tt_conv.conv_einsum.cost import Usage
@@ -19,6 +18,7 @@ from tt_conv.conv_einsum.network import Network, Shape, bind
 from tt_conv.conv_einsum.options import Options, checked_options
 from tt_conv.conv_einsum.parse import parse
 from tt_conv.conv_einsum.plan import plan
+from tt_conv.runtime.modes import assume_constant_result
 
 MemoryLimit = int | str | None
 

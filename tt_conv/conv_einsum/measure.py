@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor
 
 from tt_conv.conv_einsum.compile import Program, compile_steps
 from tt_conv.conv_einsum.cost import CostModel, Usage
@@ -20,6 +19,7 @@ from tt_conv.conv_einsum.network import Network
 from tt_conv.conv_einsum.plan import Path, Steps, left_to_right, limit_in_elements, plan
 from tt_conv.conv_einsum.search import cheapest, cheapest_few, steps_of
 from tt_conv.conv_einsum.tensors import autocast_dtype, check_tensors
+from tt_conv.runtime.modes import is_fake, is_recorded, is_transformed
 
 CANDIDATES = 8
 """Paths that are timed at most."""
@@ -152,11 +152,7 @@ def measured_expression(
 
 def can_be_timed(operands: Sequence[Tensor]) -> bool:
     """Say whether operands are what they seem: not under ``torch.func``, not fake, nobody recording or counting."""
-    return not (
-        torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-        or any(isinstance(operand, FakeTensor) for operand in operands)
-    )
+    return not (is_transformed() or is_recorded() or any(map(is_fake, operands)))
 
 
 def tensor_key(tensor: Tensor) -> tuple:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from tt_conv._folding import without_folding
-from tt_conv.layers._hooks import watched
+from tt_conv.runtime.modes import has_hooked_parts, is_traced, is_transformed
 
 Call: TypeAlias = Callable[..., Sequence[Tensor]]
 Recording: TypeAlias = Callable[[], Sequence[Any]]
@@ -292,12 +292,10 @@ def _precision(device_type: str) -> torch.dtype | None:
 
 
 def _can_be_recorded(module: nn.Module, tensors: Sequence[Tensor], device_type: str) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
-        return False
-    if torch._C._are_functorch_transforms_active():
+    if is_traced() or is_transformed():
         return False
     if not all(isinstance(t, Tensor) and t.device.type == device_type and t.numel() for t in tensors):
         return False
     if device_type == "cuda" and torch.cuda.is_current_stream_capturing():
         return False
-    return not watched(module)
+    return not has_hooked_parts(module)

@@ -11,10 +11,10 @@ from tt_conv._arguments import odd_kernel_size, positive_int
 from tt_conv._boundary import extend
 from tt_conv._convolution import PlainConvolution
 from tt_conv.conv_tt_layer import ConvTT
-from tt_conv.layers._hooks import is_watched
 from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
 from tt_conv.layers.frozen import Gates, frozen_conv_tt_lstm
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
+from tt_conv.runtime.modes import has_hooks
 
 Device: TypeAlias = torch.device | str | None
 
@@ -144,7 +144,7 @@ class ConvTTLSTMCell(RecurrentCell):
 
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
         """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
-        if is_watched(self.recurrent):
+        if has_hooks(self.recurrent):
             past = self.recurrent(torch.stack(list(hidden), dim=1))[:, -1]
         else:
             past = self.recurrent.bind_for(hidden[-1])(self.recurrent.windows(hidden))
@@ -156,12 +156,12 @@ class ConvTTLSTMCell(RecurrentCell):
         The present parameters are bound; ``reuse`` says how many frames are expected.
         """
         conv = self.input_conv
-        if isinstance(conv, ConvTT) and is_watched(conv):
+        if isinstance(conv, ConvTT) and has_hooks(conv):
             return lambda frame: conv(frame.unsqueeze(1)).squeeze(1)
         if isinstance(conv, ConvTT):
             evaluate = conv.bind_for(x, reuse=reuse)
             return lambda frame: evaluate(conv.windows([frame]))
-        if self.recurrent.boundary != "circular" or is_watched(conv):
+        if self.recurrent.boundary != "circular" or has_hooks(conv):
             return conv
         # torch.nn's own periodic padding refuses frames smaller than half a kernel.
         half = [(k - 1) // 2 for k in self.input_kernel_size]

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from tt_conv._memory_format import channels_last
+from tt_conv.runtime.modes import is_transformed
 
 
 def double_candidate(value: Tensor, dim: int) -> Tensor:
@@ -48,7 +49,7 @@ def lstm_update(gates: Tensor, cell: Tensor, *, disposable: bool = False) -> tup
         # A compiler decides for itself what to recompute.
         return _update(gates, cell)
     learns = torch.is_grad_enabled() and (gates.requires_grad or cell.requires_grad)
-    if disposable and not learns and not torch._C._are_functorch_transforms_active():
+    if disposable and not learns and not is_transformed():
         return _update_in_place(gates, cell)
     hidden, cell = _LSTMUpdate.apply(gates, cell)
     return hidden, cell

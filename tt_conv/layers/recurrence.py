@@ -19,10 +19,10 @@ from tt_conv._folding import Expressions
 from tt_conv._memory_format import channels_last, zeros
 from tt_conv.layers._compilation import Compiled
 from tt_conv.layers._graphs import Replayable
-from tt_conv.layers._hooks import is_watched, watched
 from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly
 from tt_conv.layers.frozen import Gates
 from tt_conv.layers.gates import double_candidate, lstm_update
+from tt_conv.runtime.modes import has_hooked_parts, has_hooks, is_traced, is_transformed
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -121,13 +121,13 @@ class RecurrentCell(Replayable, ABC):
         """Return the gates with weights prepared in an earlier call, if none has changed since."""
         if self.training or self.compiled_frame is not None or not self.can_freeze():
             return None
-        if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined]
+        if is_traced():
             return None
         parameters = list(self.parameters())
         if torch.is_grad_enabled() and any(value.requires_grad for value in (x, *state, *parameters)):
             self.forget_weights()
             return None
-        if torch._C._are_functorch_transforms_active() or not x.numel() or x.is_meta or watched(self):
+        if is_transformed() or not x.numel() or x.is_meta or has_hooked_parts(self):
             return None
         device = x.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -194,7 +194,7 @@ class RecurrentCell(Replayable, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
-        if is_watched(self) or watched(self):
+        if has_hooks(self) or has_hooked_parts(self):
             return CalledRecurrence(self, state)
         return self.recurrence(state, from_zero=from_zero)
 

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tt_conv._convolution import PlainConvolution, plain_convolution
 from tt_conv.layers import ConvTTLSTMCell
+from tt_conv.runtime.modes import has_forward_hooks
 from tt_conv.tensorized_conv import TensorizedConv
 
 Layer = PlainConvolution | nn.Linear
@@ -160,7 +161,7 @@ def _why_not(module: nn.Module, owners: Mapping[int, set[str]]) -> str | None:
         if not kernels or isinstance(module, nn.ParameterDict | nn.ParameterList | TensorizedConv):
             return ""
         return f"{type(module).__name__} is none of the layers that can be compressed"
-    elif module._forward_hooks or module._forward_pre_hooks:
+    elif has_forward_hooks(module):
         return "has forward hooks, which would be lost"
     elif "weight" not in module._parameters:
         return "its weight is computed by a hook"

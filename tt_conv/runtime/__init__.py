@@ -1,0 +1,1 @@
+"""How PyTorch is used; nothing in here knows of tensor networks."""

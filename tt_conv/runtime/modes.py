@@ -1,0 +1,66 @@
+"""How a call is being run: traced, transformed, recorded, or watched by hooks.
+
+PyTorch has no public question for some of these. All of its private names that this package uses are in this file,
+each with the versions in which it was found.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor  # 2.0 to 2.14, where ``torch.export`` makes them
+
+Function = TypeVar("Function", bound=Callable[..., object])
+
+_FORWARD_HOOKS = ("_forward_hooks", "_forward_pre_hooks")
+_HOOKS = (*_FORWARD_HOOKS, "_backward_hooks", "_backward_pre_hooks")
+
+
+def assume_constant_result(function: Function) -> Function:
+    """Mark a function as ``torch.compiler.assume_constant_result`` does, which would import the compiler first.
+
+    That import takes as long as that of torch itself.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # 2.0 to 2.14
+    return function
+
+
+def is_traced() -> bool:
+    """Say whether a graph is made of the present calls, by ``torch.compile``, ``torch.export`` or ``torch.jit``."""
+    return torch.compiler.is_compiling() or is_jit_traced()
+
+
+def is_jit_traced() -> bool:
+    """Say whether ``torch.jit.trace``, or an exporter built on it, follows the present calls."""
+    return torch.jit.is_tracing()  # type: ignore[attr-defined]
+
+
+def is_transformed() -> bool:
+    """Say whether ``torch.func`` transforms the present calls: values cannot be looked at, nor memory reused."""
+    return torch._C._are_functorch_transforms_active()  # 2.1 to 2.14
+
+
+def is_recorded() -> bool:
+    """Say whether a ``TorchDispatchMode`` sees the present calls, which may count them or replace their results."""
+    return torch._C._len_torch_dispatch_stack() > 0  # 2.0 to 2.14
+
+
+def is_fake(tensor: Tensor) -> bool:
+    """Say whether a tensor has a shape and no values."""
+    return isinstance(tensor, FakeTensor)
+
+
+def has_forward_hooks(module: nn.Module) -> bool:
+    """Say whether a module itself has hooks that may change what it computes."""
+    return any(getattr(module, hooks) for hooks in _FORWARD_HOOKS)
+
+
+def has_hooks(module: nn.Module) -> bool:
+    """Say whether a module itself has hooks, of the forward or the backward pass."""
+    return any(getattr(module, hooks) for hooks in _HOOKS)
+
+
+def has_hooked_parts(module: nn.Module) -> bool:
+    """Say whether a part of a module has hooks, which want to be called."""
+    return any(has_hooks(child) for child in module.modules() if child is not module)
