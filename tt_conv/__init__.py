@@ -1,18 +1,18 @@
 """Tensor decomposition for convolutional and recurrent video networks, on TensorLy and PyTorch."""
 
 import sys
-from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from tt_conv._version import __version__
+from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
     from tt_conv.conv_einsum import ConvEinsumError, conv_einsum, conv_einsum_expression, conv_einsum_path
-    from tt_conv.conv_tt_layer import ConvTT
-    from tt_conv.conv_tt_tensor import ConvTTTensor
-    from tt_conv.decomposition import conv_tt
-    from tt_conv.tensorized_conv import TensorizedConv
+    from tt_conv.conv_tt.fit import conv_tt
+    from tt_conv.conv_tt.layer import ConvTT
+    from tt_conv.conv_tt.tensor import ConvTTTensor
+    from tt_conv.kernels.layer import TensorizedConv
 
 __all__ = [
     "conv_einsum",
@@ -32,10 +32,10 @@ _DEFINED_IN = {
     "conv_einsum_path": "tt_conv.conv_einsum",
     "conv_einsum_expression": "tt_conv.conv_einsum",
     "ConvEinsumError": "tt_conv.conv_einsum",
-    "TensorizedConv": "tt_conv.tensorized_conv",
-    "ConvTT": "tt_conv.conv_tt_layer",
-    "ConvTTTensor": "tt_conv.conv_tt_tensor",
-    "conv_tt": "tt_conv.decomposition",
+    "TensorizedConv": "tt_conv.kernels.layer",
+    "ConvTT": "tt_conv.conv_tt.layer",
+    "ConvTTTensor": "tt_conv.conv_tt.tensor",
+    "conv_tt": "tt_conv.conv_tt.fit",
 }
 
 
@@ -52,12 +52,7 @@ class _Package(ModuleType):
         super().__setattr__(name, value)
 
 
-def __getattr__(name: str) -> object:
-    if name not in _DEFINED_IN:
-        raise AttributeError(f"module 'tt_conv' has no attribute {name!r}")
-    value = getattr(import_module(_DEFINED_IN[name]), name)
-    globals()[name] = value
-    return value
+__getattr__ = exports(__name__, _DEFINED_IN)
 
 
 def __dir__() -> list[str]:

@@ -27,7 +27,7 @@ from benchmarks.guarded import guarded
 from benchmarks.interleaved import interleaved, seconds
 from benchmarks.run import machine, write_json
 from tt_conv import TensorizedConv
-from tt_conv._tensorly import tensorly_torch
+from tt_conv.kernels.tensorly import tensorly_torch
 
 FORMATS = ("cp", "tucker", "tt")
 BUDGETS = (0.02, 0.05, 0.1, 0.25, 0.5, 1.0)

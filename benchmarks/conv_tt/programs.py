@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from benchmarks.guarded import guarded
 from benchmarks.interleaved import interleaved
 from tt_conv import ConvTT
-from tt_conv.program import DenseProgram, Program, price
+from tt_conv.conv_tt.program import DenseProgram, Program, price
 
 LAYERS = [
     # in, out, kernel, order, steps, rank, image, batch

@@ -21,10 +21,9 @@ from pathlib import Path
 
 import torch
 
-import tt_conv.decomposition
 from tt_conv import ConvTTTensor, conv_tt
-from tt_conv.conv_tt_tensor import Window
-from tt_conv.decomposition import PoorFitWarning
+from tt_conv.conv_tt.fit import PoorFitWarning, decompose
+from tt_conv.conv_tt.tensor import Window
 
 # (O, I, R)
 SIZES = [(8, 4, 3), (16, 8, 4), (6, 6, 2), (8, 2, 3), (4, 6, 4), (3, 2, 3)]
@@ -137,7 +136,7 @@ def cases(device: torch.device) -> Iterator[dict]:
 
 def _sources() -> str:
     """A digest of what decides the results."""
-    folder = Path(tt_conv.decomposition.__file__).parent
+    folder = Path(decompose.__file__).parent
     parts = [path.read_bytes() for path in [Path(__file__), *sorted(folder.glob("*.py"))]]
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 

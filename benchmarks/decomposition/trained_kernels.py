@@ -40,7 +40,7 @@ from torch.nn import functional as F
 
 from tt_conv import ConvTT, TensorizedConv, conv_tt
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
-from tt_conv.decomposition import PoorFitWarning, input_second_moment
+from tt_conv.conv_tt.fit import PoorFitWarning, input_second_moment
 
 LEARNING_RATES = (0.01, 0.03)
 TRAINING_STEPS, BATCH, FRAMES = 500, 8, 8

@@ -16,7 +16,7 @@ import torch
 from torch.nn import functional as F
 
 from tt_conv import ConvTT, conv_tt
-from tt_conv.decomposition import PoorFitWarning
+from tt_conv.conv_tt.fit import PoorFitWarning
 
 torch.manual_seed(0)
 

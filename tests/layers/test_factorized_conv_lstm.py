@@ -7,8 +7,8 @@ from torch.nn import functional as F
 
 import tt_conv.layers.engine as engine
 from tt_conv import TensorizedConv
-from tt_conv._chain import Chain, Link, fastest, merged, paddings, seconds
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
+from tt_conv.kernels.chain import Chain, Link, fastest, merged, paddings, seconds
 from tt_conv.layers import ConvLSTM, ConvLSTMCell
 
 FORMATS = ("svd", "tucker", "tt", "cp", "conv_tt")

@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from tests.layers.test_cells import CASES, make, oracle, sequences
-from tt_conv import _folding, _tensor_cores
 from tt_conv.layers import ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.layers.recurrence import RecurrentCell
+from tt_conv.runtime import formats, kept
 
 
 def streamed(cell: RecurrentCell, sequence: torch.Tensor) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
@@ -26,7 +26,7 @@ def streamed(cell: RecurrentCell, sequence: torch.Tensor) -> tuple[torch.Tensor,
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_frames_one_by_one_equal_the_oracle(case: dict, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if padded:
-        monkeypatch.setattr(_tensor_cores, "padded_width", lambda channels, like: -(-channels // 8) * 8)
+        monkeypatch.setattr(formats, "padded_width", lambda channels, like: -(-channels // 8) * 8)
     layer = make(case).eval()
     sequence = sequences(layer, 5).detach()
     zero = torch.zeros(2, 3, *sequence.shape[3:], dtype=torch.float64)
@@ -92,7 +92,7 @@ def test_fused_optimizers_are_noticed_where_values_cannot_be_compared(
     boundary: str, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a GPU: version counters alone, which fused optimizers leave as they are.
-    monkeypatch.setattr(_folding._Witness, "confirms", _by_version)
+    monkeypatch.setattr(kept._Witness, "confirms", _by_version)
     layer = ConvTTLSTM(2, 3, 3, order=2, rank=2, boundary=boundary).eval()
     sequence = torch.randn(1, 3, 2, 4, 4)
     with torch.no_grad():
@@ -109,7 +109,7 @@ def test_fused_optimizers_are_noticed_where_values_cannot_be_compared(
     assert not torch.equal(outputs, before)
 
 
-def _by_version(witness: _folding._Witness, weight: torch.Tensor) -> bool:
+def _by_version(witness: kept._Witness, weight: torch.Tensor) -> bool:
     layout = (weight.data_ptr(), weight._version, weight.dtype, weight.stride())
     return weight is witness.weight and layout == witness.layout
 

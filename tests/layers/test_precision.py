@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from tests.layers.test_cells import CASES, make, oracle, sequences
-from tt_conv import _tensor_cores
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
 from tt_conv.layers.engine import Recurrence
+from tt_conv.runtime import formats
 
 LAYERS = [
     lambda: ConvLSTM(2, 8, 3),
@@ -89,15 +89,15 @@ def test_a_module_in_one_dtype_stays_in_it(dtype: torch.dtype) -> None:
 
 def test_widths_are_padded_on_cuda_in_half_precision_only() -> None:
     cuda = SimpleNamespace(device=torch.device("cuda"), dtype=torch.bfloat16)
-    widths = {n: _tensor_cores.padded_width(n, cuda) for n in (1, 3, 4, 8, 9, 24, 57)}
+    widths = {n: formats.padded_width(n, cuda) for n in (1, 3, 4, 8, 9, 24, 57)}
     assert widths == {1: 1, 3: 3, 4: 8, 8: 8, 9: 16, 24: 24, 57: 64}
     for device, dtype in (("cuda", torch.float32), ("cuda", torch.float64), ("cpu", torch.bfloat16)):
-        assert _tensor_cores.padded_width(9, SimpleNamespace(device=torch.device(device), dtype=dtype)) == 9
+        assert formats.padded_width(9, SimpleNamespace(device=torch.device(device), dtype=dtype)) == 9
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_padded_widths_give_the_numbers_of_the_oracle(case: dict, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_tensor_cores, "padded_width", lambda channels, like: -(-channels // 8) * 8)
+    monkeypatch.setattr(formats, "padded_width", lambda channels, like: -(-channels // 8) * 8)
     layer = make(case)
     first, second = sequences(layer, 3), sequences(layer, 2)
     zero = torch.zeros(2, 3, *first.shape[3:], dtype=torch.float64)

@@ -7,13 +7,13 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from tt_conv._arguments import odd_kernel_size, positive_int
-from tt_conv._boundary import extend
-from tt_conv._convolution import PlainConvolution
-from tt_conv.conv_tt_layer import ConvTT
+from tt_conv.checks import odd_kernel_size, positive_int
+from tt_conv.conv_tt.layer import ConvTT
+from tt_conv.kernels.convolution import PlainConvolution
 from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
 from tt_conv.layers.frozen import Gates, frozen_conv_tt_lstm
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
+from tt_conv.runtime.formats import extend
 from tt_conv.runtime.modes import has_hooks
 
 Device: TypeAlias = torch.device | str | None

@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tt_conv._chain import fastest, paddings
-from tt_conv._memory_format import as_autocast, channels_last
-from tt_conv._tensor_cores import Join, pad_kernel
-from tt_conv.conv_tt_layer import ConvTT
+from tt_conv.conv_tt.layer import ConvTT
+from tt_conv.conv_tt.registers import Registers
+from tt_conv.kernels.chain import fastest, paddings
 from tt_conv.layers.gates import double_candidate, lstm_update
-from tt_conv.registers import Registers
+from tt_conv.runtime.formats import Join, as_autocast, channels_last, pad_kernel
 
 if TYPE_CHECKING:
     from tt_conv.layers.conv_lstm import ConvLSTMCell

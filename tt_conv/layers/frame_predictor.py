@@ -9,13 +9,13 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tt_conv._arguments import check_shape, one_of, positive_int, spatial_dim
-from tt_conv.layers._graphs import Replayable
+from tt_conv.checks import check_shape, one_of, positive_int, spatial_dim
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.engine import Recurrence, State
 from tt_conv.layers.patches import fold_patches, unfold_patches
 from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell
+from tt_conv.runtime.graphs import Replayable
 
 _CELLS: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {
     "conv_lstm": ConvLSTMCell,

@@ -12,11 +12,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import torch
 from torch import Tensor
 
-from tt_conv._memory_format import as_autocast, channels_last
-from tt_conv._tensor_cores import Join, pad_kernel
-from tt_conv.conv_tt_layer import ConvTT
+from tt_conv.conv_tt.layer import ConvTT
+from tt_conv.conv_tt.registers import Registers, embedded
 from tt_conv.layers.engine import CONVOLVE, prepared
-from tt_conv.registers import Registers, embedded
+from tt_conv.runtime.formats import Join, as_autocast, channels_last, pad_kernel
 
 if TYPE_CHECKING:
     from tt_conv.layers.conv_lstm import ConvLSTMCell

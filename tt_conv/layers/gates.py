@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tt_conv._memory_format import channels_last
+from tt_conv.runtime.formats import channels_last
 from tt_conv.runtime.modes import is_transformed
 
 

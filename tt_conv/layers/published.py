@@ -6,7 +6,7 @@ from typing import TypeAlias, cast
 import torch
 from torch import Tensor, nn
 
-from tt_conv.conv_tt_layer import ConvTT
+from tt_conv.conv_tt.layer import ConvTT
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.frame_predictor import FramePredictor

@@ -7,7 +7,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from tt_conv._arguments import (
+from tt_conv.checks import (
     check_dtype,
     check_shape,
     check_state,
@@ -15,13 +15,13 @@ from tt_conv._arguments import (
     positive_int,
     spatial_dim,
 )
-from tt_conv._folding import Expressions
-from tt_conv._memory_format import channels_last, zeros
-from tt_conv.layers._compilation import Compiled
-from tt_conv.layers._graphs import Replayable
 from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly
 from tt_conv.layers.frozen import Gates
 from tt_conv.layers.gates import double_candidate, lstm_update
+from tt_conv.runtime.compiled import Compiled
+from tt_conv.runtime.formats import channels_last, zeros
+from tt_conv.runtime.graphs import Replayable
+from tt_conv.runtime.kept import Expressions
 from tt_conv.runtime.modes import has_hooked_parts, has_hooks, is_traced, is_transformed
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}

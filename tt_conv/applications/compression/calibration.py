@@ -11,9 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tt_conv._convolution import convolution
 from tt_conv.applications.compression.layers import Layer, copied
 from tt_conv.applications.compression.moments import Metric
+from tt_conv.kernels.convolution import convolution
 
 _MOST_PATCH_ENTRIES = 4096
 _SAMPLED_ENTRIES = 1 << 21  # per call: positions times entries of a patch

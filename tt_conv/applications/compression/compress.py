@@ -13,7 +13,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tt_conv._arguments import one_of
 from tt_conv.applications.compression.calibration import Calibration, Seen, at_work, call, evaluating, relative_error
 from tt_conv.applications.compression.choice import Option, choose
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
@@ -29,8 +28,9 @@ from tt_conv.applications.compression.layers import (
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.moments import Metric, smooth
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
-from tt_conv.rank import choose_rank
-from tt_conv.tensorized_conv import TensorizedConv
+from tt_conv.checks import one_of
+from tt_conv.kernels.layer import TensorizedConv
+from tt_conv.kernels.rank import choose_rank
 
 BUDGETS = ("parameters", "macs", "time", "error")
 _TIMED_SECONDS = 3.0
@@ -86,7 +86,7 @@ def compress(
         Name patterns (as in :mod:`fnmatch`) of layers to leave as they are. A layer that the network holds under
         several names has the first one in the report, and answers to all.
     force : mapping of str to str or tuple, optional
-        Name pattern -> format, or (format, rank as :func:`tt_conv.rank.choose_rank` takes it), for layers that
+        Name pattern -> format, or (format, rank as :func:`tt_conv.kernels.rank.choose_rank` takes it), for layers that
         must not stay dense.
     quality : callable, optional
         ``quality(model) -> float``, for the report.

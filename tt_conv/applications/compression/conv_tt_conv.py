@@ -4,9 +4,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from tt_conv._chain import Chain, merged, stacked_kernel
-from tt_conv._convolution import Convolution, PlainConvolution, convolution
 from tt_conv.conv_einsum import PathInfo, conv_einsum, conv_einsum_path
+from tt_conv.kernels.chain import Chain, merged, stacked_kernel
+from tt_conv.kernels.convolution import Convolution, PlainConvolution, convolution
 
 
 def inner_kernel_size(conv: PlainConvolution) -> tuple[int, ...] | None:
@@ -78,7 +78,7 @@ class ConvTTConv(nn.Module):
         return self.to_tensor()
 
     def chains(self) -> list[Chain]:
-        """Return the ways to apply the kernel as convolutions one after the other; see ``tt_conv._chain``."""
+        """Return the ways to apply the kernel as convolutions one after the other; see ``tt_conv.kernels.chain``."""
         return merged([self.projection, self.core])
 
     def forward(self, input: Tensor) -> Tensor:

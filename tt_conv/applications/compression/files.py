@@ -14,9 +14,9 @@ from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import FORMATS, build_layer, factor_shapes
 from tt_conv.applications.compression.layers import Layer, copied, replace_layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
+from tt_conv.kernels.layer import TensorizedConv
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.layers.recurrence import RecurrentCell
-from tt_conv.tensorized_conv import TensorizedConv
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _KIND, _VERSION = "tt-conv compressed network", 1

@@ -6,7 +6,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tt_conv._convolution import PlainConvolution, plain_convolution
+from tt_conv.kernels.convolution import PlainConvolution, plain_convolution
 from tt_conv.layers import ConvLSTM, ConvLSTMCell
 
 _GATES = "ifog"

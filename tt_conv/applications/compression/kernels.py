@@ -9,17 +9,17 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from tt_conv._chain import stacked_kernel
-from tt_conv._decompose import decompose
-from tt_conv._factorizations import Factorization, Factors, kernel_factorization
-from tt_conv._tensorly import pytorch_backend
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv, inner_kernel_size
 from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.moments import Metric, along_modes, roots
 from tt_conv.applications.compression.stacked_fit import fitted_pair, largest_stable_rank
-from tt_conv.rank import ConvTTFormat, Format, Rank
-from tt_conv.tensorized_conv import TensorizedConv
+from tt_conv.kernels.chain import stacked_kernel
+from tt_conv.kernels.decompose import decompose
+from tt_conv.kernels.factorization import Factorization, Factors, kernel_factorization
+from tt_conv.kernels.layer import TensorizedConv
+from tt_conv.kernels.rank import ConvTTFormat, Format, Rank
+from tt_conv.kernels.tensorly import pytorch_backend
 
 FORMATS = ("svd", "tucker", "tt", "cp", "conv_tt")
 _SIZES = 28  # candidates per format; fewer leave much of a budget unused

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from tt_conv._convolution import PlainConvolution, plain_convolution
+from tt_conv.kernels.convolution import PlainConvolution, plain_convolution
+from tt_conv.kernels.layer import TensorizedConv
 from tt_conv.layers import ConvTTLSTMCell
 from tt_conv.runtime.modes import has_forward_hooks
-from tt_conv.tensorized_conv import TensorizedConv
 
 Layer = PlainConvolution | nn.Linear
 """What can be compressed."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tt_conv._chain import stacked_kernel
-from tt_conv._convolution import PlainConvolution
+from tt_conv.kernels.chain import stacked_kernel
+from tt_conv.kernels.convolution import PlainConvolution
 
 _FLOOR = 1e-5
 """Directions that carry less than this share of the mean are treated as if they carried that much."""

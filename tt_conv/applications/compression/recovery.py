@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.training.epochs import EpochBatches
 from tt_conv.applications.training.tasks import ProgressBar, quiet_lightning, stops_in_good_order
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
 from tt_conv.applications.video_prediction.task import FramePrediction, Loss
 
 Batches = DataLoader[Tensor]

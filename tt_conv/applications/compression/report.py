@@ -5,8 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from tt_conv.applications.text_table import text_table
-from tt_conv.rank import Rank
+from tt_conv.kernels.rank import Rank
+from tt_conv.tables import text_table
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,12 @@ from tt_conv.applications.compression.recovery import Tuned, batches, fine_tune
 from tt_conv.applications.compression.report import CompressionReport
 from tt_conv.applications.compression.source import Source, open_source
 from tt_conv.applications.compression.step_export import STEP, export_step
-from tt_conv.applications.output_folder import OutputFolder, whole_folder
-from tt_conv.applications.text_table import text_table
+from tt_conv.applications.output import OutputFolder, whole_folder
 from tt_conv.applications.training.settings import settings_to_dict
 from tt_conv.applications.video_prediction.evaluation import milliseconds_per_frame
 from tt_conv.applications.video_prediction.open_data import FirstSequences
 from tt_conv.applications.video_prediction.report import finite
+from tt_conv.tables import text_table
 
 QUALITY = "MSE x 1e-3"
 

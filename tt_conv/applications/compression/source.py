@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.checkpoint import load_trained, weights_of
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
-from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.settings import DataSettings, Settings
 from tt_conv.layers import FramePredictor

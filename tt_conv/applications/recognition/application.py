@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
+from tt_conv.applications.data.mnist import Split
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.recognition_task import Recognition
 from tt_conv.applications.recognition.settings import DataSettings, Settings
 from tt_conv.applications.training.task_application import Application
-from tt_conv.applications.video_prediction.mnist import Split
 
 
 class RecognitionApplication(Application):

@@ -14,15 +14,15 @@ from torch.utils.data import DataLoader
 from tt_conv._version import __version__
 from tt_conv.applications.compression import compress, save_compressed
 from tt_conv.applications.compression.kernels import FORMATS
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.recognition.checkpoint import TRAINING, load_trained
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import check_classes
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
 from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.scores import Accuracy
-from tt_conv.applications.text_table import text_table
 from tt_conv.applications.training.settings import settings_to_dict, with_changes
+from tt_conv.tables import text_table
 
 FRACTIONS = (0.25, 0.5, 1.0)
 

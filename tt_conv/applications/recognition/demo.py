@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tt_conv._version import __version__
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import milliseconds_per_frame
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
@@ -22,9 +22,9 @@ from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confus
 from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
 from tt_conv.applications.recognition.task import EarlyRecognition
-from tt_conv.applications.text_table import text_table
 from tt_conv.applications.training.epochs import EpochBatches
 from tt_conv.applications.training.tasks import Outcome, SideBySide, fit
+from tt_conv.tables import text_table
 
 FRACTIONS = (0.25, 0.5, 1.0)
 GOAL = 0.7  # of the way from chance to the best possible, at the fractions of GOAL_AT

@@ -13,17 +13,17 @@ from typing import Any
 import torch
 
 from tt_conv._version import __version__
+from tt_conv.applications.data.mnist import Split
 from tt_conv.applications.devices import checked_device
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
 from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confusion
 from tt_conv.applications.recognition.scores import Accuracy
-from tt_conv.applications.text_table import text_table
 from tt_conv.applications.training.settings import with_changes
-from tt_conv.applications.video_prediction.mnist import Split
+from tt_conv.tables import text_table
 
 FRACTIONS = (0.25, 0.5, 1.0)
 

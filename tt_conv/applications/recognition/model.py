@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tt_conv._arguments import check_shape, positive_int
+from tt_conv.checks import check_shape, positive_int
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.recurrence import RecurrentCell

@@ -5,11 +5,11 @@ from typing import Any
 
 import torch
 
+from tt_conv.applications.data.mnist import Split
 from tt_conv.applications.recognition.data import ClassFolders, LabelledClips, SomethingSomething, digit_actions_folder
 from tt_conv.applications.recognition.data.digit_action_files import CLIPS
 from tt_conv.applications.recognition.model import ConvolutionalRecognizer, Recognizer, RecurrentRecognizer
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
-from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.task import published_start
 
 

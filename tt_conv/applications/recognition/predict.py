@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from tt_conv.applications.devices import checked_device
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_strips
 from tt_conv.applications.recognition.checkpoint import load_trained
 from tt_conv.applications.recognition.data import read_clip

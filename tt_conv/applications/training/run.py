@@ -14,7 +14,7 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples

@@ -1,15 +1,15 @@
 """Multi-step video prediction: data, baselines, metrics, training and the demo."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
 
 from tt_conv.applications.extras import naming_the_extra
+from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
+    from tt_conv.applications.data.mnist import embedded_digits
     from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
     from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
     from tt_conv.applications.video_prediction.metrics import FrameMetrics
-    from tt_conv.applications.video_prediction.mnist import embedded_digits
     from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
     from tt_conv.applications.video_prediction.task import FramePrediction
 
@@ -26,21 +26,14 @@ __all__ = [
 
 # Public name -> the module that defines it, imported at first use: the data need no Lightning.
 _DEFINED_IN = {
-    "MovingMNIST": "moving_mnist",
-    "embedded_digits": "mnist",
-    "FramePrediction": "task",
-    "evaluate": "evaluation",
-    "milliseconds_per_frame": "evaluation",
-    "FrameMetrics": "metrics",
-    "copy_last": "baselines",
-    "mean_frame": "baselines",
+    "MovingMNIST": ".moving_mnist",
+    "embedded_digits": "tt_conv.applications.data.mnist",
+    "FramePrediction": ".task",
+    "evaluate": ".evaluation",
+    "milliseconds_per_frame": ".evaluation",
+    "FrameMetrics": ".metrics",
+    "copy_last": ".baselines",
+    "mean_frame": ".baselines",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _DEFINED_IN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    with naming_the_extra():
-        value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = exports(__name__, _DEFINED_IN, naming_the_extra)

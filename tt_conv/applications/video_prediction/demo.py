@@ -13,17 +13,17 @@ from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
 from tt_conv.applications.compression.pretrained import PRETRAINED
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
-from tt_conv.applications.text_table import text_table
 from tt_conv.applications.training import Outcome, SideBySide, fit
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
-from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
 from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
 from tt_conv.layers import FramePredictor
+from tt_conv.tables import text_table
 
 BASELINES: dict[str, Predictor] = {"copy the last frame": copy_last, "mean frame": mean_frame}
 PANELS = {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM", "mass_ratio": "predicted / true mass"}

@@ -15,21 +15,21 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tt_conv._version import __version__
+from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.devices import checked_device
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
-from tt_conv.applications.text_table import text_table
 from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
 from tt_conv.applications.video_prediction.evaluation import Predictor, milliseconds_per_frame
-from tt_conv.applications.video_prediction.mnist import Split
 from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.perceptual import lpips_distance
 from tt_conv.applications.video_prediction.published_figures import differences, markdown_table, tables_for
 from tt_conv.applications.video_prediction.report import finite
 from tt_conv.applications.video_prediction.scores import CONVENTIONS, Perceptual, Scores
+from tt_conv.tables import text_table
 
 BASELINES: Mapping[str, Predictor] = {"copy the last frame": copy_last, "mean frame": mean_frame}
 PANELS = {"mse_sum": "MSE per frame (sum)", "mae_sum": "MAE per frame (sum)", "psnr": "PSNR (dB)", "ssim": "SSIM"}

@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from tt_conv._arguments import positive_int
-from tt_conv.applications.video_prediction.data.idx import idx_digits
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
-from tt_conv.applications.video_prediction.mnist import SPLITS, Split, check_split, embedded_digits
+from tt_conv.applications.data.idx import idx_digits
+from tt_conv.applications.data.mnist import SPLITS, Split, check_split, embedded_digits
+from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.checks import positive_int
 
 DIGIT_SIZE = 28
 

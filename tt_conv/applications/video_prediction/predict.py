@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from tt_conv.applications.data.clips import fitted
+from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.own_videos import OwnVideos, pair
+from tt_conv.applications.data.video_file import write_video
 from tt_conv.applications.devices import checked_device
-from tt_conv.applications.output_folder import OutputFolder
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_strips
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
-from tt_conv.applications.video_prediction.data.clips import fitted
-from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.own_videos import OwnVideos, pair
-from tt_conv.applications.video_prediction.data.video_file import write_video
 
 _SCREEN = 256  # frames are enlarged by a whole number until their shorter side is about this, in pixels
 _STRIP = 12  # frames of either kind in the strip, at most

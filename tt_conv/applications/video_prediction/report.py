@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
-from tt_conv.applications.text_table import text_table
+from tt_conv.tables import text_table
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.pictures import draw_strips
-from tt_conv.applications.video_prediction.data.sequences import SequenceDataset
 from tt_conv.applications.video_prediction.video_task import VideoPrediction
 
 

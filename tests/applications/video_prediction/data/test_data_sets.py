@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch.utils.data import DataLoader
 
+from tt_conv.applications.data.windows import ClipWindows
 from tt_conv.applications.video_prediction import MovingMNIST
 from tt_conv.applications.video_prediction.data import (
     KTH,
@@ -24,7 +25,6 @@ from tt_conv.applications.video_prediction.data import (
     write_video,
 )
 from tt_conv.applications.video_prediction.data.kth import read_list
-from tt_conv.applications.video_prediction.data.windows import ClipWindows
 
 
 def counted(frames: int, height: int = 8, width: int = 12, first: int = 0) -> NDArray[np.uint8]:

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tt_conv.applications.data.cache import cache_folder, decoded_file
+from tt_conv.applications.data.errors import UnusableFile
 from tt_conv.applications.video_prediction.data import idx_digits, read_idx, read_video, write_video
-from tt_conv.applications.video_prediction.data.cache import cache_folder, decoded_file
-from tt_conv.applications.video_prediction.data.errors import UnusableFile
 
 
 def gradient(frames: int = 9, height: int = 32, width: int = 48) -> NDArray[np.uint8]:

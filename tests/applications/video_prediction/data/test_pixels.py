@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.pixels import ValueRange, layout_of, ordered
+from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.pixels import ValueRange, layout_of, ordered
 
 
 @pytest.mark.parametrize(

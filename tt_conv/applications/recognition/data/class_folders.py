@@ -5,16 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from tt_conv.applications.recognition.data.class_list import chosen_classes, plain_name, read_class_list
-from tt_conv.applications.recognition.data.video_clips import VideoClips
-from tt_conv.applications.video_prediction.data.own_videos import (
+from tt_conv.applications.data.mnist import Split, check_split
+from tt_conv.applications.data.own_videos import (
     VIDEO_ENDINGS,
     natural_key,
     split_folder,
     split_folders,
 )
-from tt_conv.applications.video_prediction.data.windows import Broken
-from tt_conv.applications.video_prediction.mnist import Split, check_split
+from tt_conv.applications.data.windows import Broken
+from tt_conv.applications.recognition.data.class_list import chosen_classes, plain_name, read_class_list
+from tt_conv.applications.recognition.data.video_clips import VideoClips
 
 _PARTS = (0.1, 0.1)  # of every class' videos: for validation, for test
 

@@ -5,7 +5,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tt_conv.applications.video_prediction.data.errors import UnusableFile
+from tt_conv.applications.data.errors import UnusableFile
 
 _SHOWN = 5
 # A mirrored clip of a class that speaks of these shows another one.

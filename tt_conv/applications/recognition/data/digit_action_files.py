@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from tt_conv._arguments import positive_int
+from tt_conv.applications.data.cache import cache_folder
+from tt_conv.applications.data.mnist import SPLITS, Split, embedded_digits
+from tt_conv.applications.data.video_file import write_video
 from tt_conv.applications.recognition.data.digit_actions import ACTIONS, UNIFORMS, chosen_digits, draw_action
-from tt_conv.applications.video_prediction.data.cache import cache_folder
-from tt_conv.applications.video_prediction.data.video_file import write_video
-from tt_conv.applications.video_prediction.mnist import SPLITS, Split, embedded_digits
+from tt_conv.checks import positive_int
 
 # The same number for every action.
 CLIPS: Mapping[Split, int] = MappingProxyType(

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from tt_conv._arguments import positive_int
+from tt_conv.checks import positive_int
 
 FRAMES = 16
 SIZE = 64  # pixels

@@ -6,7 +6,7 @@ from typing import SupportsIndex
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from tt_conv.applications.video_prediction.data.sequences import checked_index
+from tt_conv.applications.data.sequences import checked_index
 
 
 class LabelledClips(Dataset[tuple[Tensor, int]]):

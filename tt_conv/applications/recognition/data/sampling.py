@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from tt_conv._arguments import positive_int
+from tt_conv.checks import positive_int
 
 
 def sampled_frames(length: int, frames: int, places: NDArray[np.float64] | float = 0.5) -> NDArray[np.int64]:

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.mnist import Split, check_split
+from tt_conv.applications.data.windows import Broken
 from tt_conv.applications.recognition.data.class_list import chosen_classes, plain_name, read_class_list
 from tt_conv.applications.recognition.data.video_clips import VideoClips
-from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.windows import Broken
-from tt_conv.applications.video_prediction.mnist import Split, check_split
 
 # Where the archives of the data set put their files, and what older ones call them.
 _LABEL_FOLDERS = (".", "labels")

@@ -18,15 +18,15 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-from tt_conv._arguments import positive_int
+from tt_conv.applications.data.cache import cache_folder, decoded_file
+from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.own_videos import pair
+from tt_conv.applications.data.video_file import pixels_of, stored_frames
+from tt_conv.applications.data.windows import Broken, check_broken
 from tt_conv.applications.recognition.data.class_list import speaks_of_sides
 from tt_conv.applications.recognition.data.labelled import LabelledClips
 from tt_conv.applications.recognition.data.sampling import sampled_frames
-from tt_conv.applications.video_prediction.data.cache import cache_folder, decoded_file
-from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.own_videos import pair
-from tt_conv.applications.video_prediction.data.video_file import pixels_of, stored_frames
-from tt_conv.applications.video_prediction.data.windows import Broken, check_broken
+from tt_conv.checks import positive_int
 
 T = TypeVar("T")
 _SHOWN = 5

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tt_conv.applications.video_prediction.data.own_videos import array_clips, settle
-from tt_conv.applications.video_prediction.data.pixels import ValueRange
-from tt_conv.applications.video_prediction.data.windows import ClipWindows
-from tt_conv.applications.video_prediction.mnist import SPLITS, Split, check_split
+from tt_conv.applications.data.mnist import SPLITS, Split, check_split
+from tt_conv.applications.data.own_videos import array_clips, settle
+from tt_conv.applications.data.pixels import ValueRange
+from tt_conv.applications.data.windows import ClipWindows
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 
 # Sequences and frames of the published protocol: 10 given; 10 to predict in training, 10 and 30 in test.

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tt_conv.applications.video_prediction.data.cache import cache_folder, decoded_file
-from tt_conv.applications.video_prediction.data.clips import Clip, StoredArray
-from tt_conv.applications.video_prediction.data.errors import UnusableFile
-from tt_conv.applications.video_prediction.data.own_videos import array_clips, natural_key, pair, settle
-from tt_conv.applications.video_prediction.data.pixels import ValueRange
-from tt_conv.applications.video_prediction.data.windows import Broken, ClipWindows, opened
-from tt_conv.applications.video_prediction.mnist import Split, check_split
+from tt_conv.applications.data.cache import cache_folder, decoded_file
+from tt_conv.applications.data.clips import Clip, StoredArray
+from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.mnist import Split, check_split
+from tt_conv.applications.data.own_videos import array_clips, natural_key, pair, settle
+from tt_conv.applications.data.pixels import ValueRange
+from tt_conv.applications.data.windows import Broken, ClipWindows, opened
 
 TRAINING_PERSONS = range(1, 17)
 TEST_PERSONS = range(17, 26)
@@ -76,7 +76,7 @@ class KTH(ClipWindows):
     size : int or (int, int)
         Height and width; the videos are 120 x 160.
     stride, random, seed, broken
-        See :class:`~tt_conv.applications.video_prediction.data.windows.ClipWindows`.
+        See :class:`~tt_conv.applications.data.windows.ClipWindows`.
     cache : path, optional
         Folder for decoded videos, which are mapped into memory; by default ``tt-conv/videos`` in the user's cache.
 

@@ -1,0 +1,1 @@
+"""What every task reads: files, clips, digits, splits and caches."""

@@ -1,0 +1,204 @@
+"""Arrays of frames as people store them: the order of their axes and the range of their values."""
+
+from collections.abc import Sequence
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tt_conv.applications.data.errors import UnusableFile
+
+# N sequences, T frames, C channels, H and W pixels.
+LAYOUTS = ("THW", "THWC", "TCHW", "NTHW", "TNHW", "NTHWC", "NTCHW", "TNHWC", "TNCHW")
+_CHANNELS = (1, 3)
+Limits = tuple[float, float]
+_STATE_IT = "state it with layout, such as layout=NTHWC"
+
+
+def layout_of(shape: Sequence[int], layout: str | None, name: str) -> tuple[str, str]:
+    """Find or check what each axis of an array of frames is.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Of the array.
+    layout : str, optional
+        As stated by the user, one letter per axis: N sequences, T frames, C channels, H and W pixels.
+    name : str
+        Of the file, for messages.
+
+    Returns
+    -------
+    layout, reason : str
+        The layout, and in words why it is that one.
+
+    Raises
+    ------
+    UnusableFile
+        If a stated layout does not fit, or none or several would.
+    """
+    shape = tuple(shape)
+    if layout is not None:
+        if layout not in LAYOUTS:
+            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
+        if len(layout) != len(shape) or ("C" in layout and shape[layout.index("C")] not in _CHANNELS):
+            raise UnusableFile(name, f"an array of shape {shape} is not {layout} with 1 or 3 channels", _STATE_IT)
+        return layout, "as stated"
+    if len(shape) not in (3, 4, 5):
+        raise UnusableFile(
+            name, f"an array of shape {shape} is no video", "expected 3 to 5 axes: " + ", ".join(LAYOUTS)
+        )
+    if len(shape) > 3 and shape[-1] in (2, 4) and shape[-2] != shape[-1]:
+        raise UnusableFile(
+            name,
+            f"the last axis of shape {shape} looks like {shape[-1]} channels",
+            "keep 1 (gray) or 3 (RGB) of them, or state with layout that they are pixels, such as layout=NTHW",
+        )
+    last = shape[-1] in _CHANNELS and len(shape) > 3
+    before = shape[-3] in _CHANNELS and len(shape) > 3
+    if last and before:
+        raise UnusableFile(name, f"channels may be axis {len(shape) - 3} or the last one of shape {shape}", _STATE_IT)
+    channels = "last axis of 1 or 3" if last else "axis of 1 or 3 before the pixels" if before else ""
+    frame = "HWC" if last else "CHW" if before else "HW"
+    if len(shape) == len(frame) + 1:
+        return "T" + frame, f"detected: one sequence{', channels: ' + channels if channels else ''}"
+    if len(shape) != len(frame) + 2:
+        raise UnusableFile(name, f"none of 5 axes of shape {shape} has 1 or 3 channels", _STATE_IT)
+    # The order of mnist_test_seq.npy, which is 20 x 10000 x 64 x 64.
+    if shape[0] == 20 and shape[1] >= 100:
+        return "TN" + frame, "detected: 20 first, then many, as in mnist_test_seq.npy"
+    return "NT" + frame, f"detected: sequences first{', channels: ' + channels if channels else ''}"
+
+
+def ordered(array: NDArray, layout: str) -> NDArray:
+    """The same array (a view) as ``[N, T, H, W, C]``."""
+    for letter in "NC":
+        if letter not in layout:
+            array, layout = array[None], letter + layout
+    return array.transpose([layout.index(letter) for letter in "NTHWC"])
+
+
+class ValueRange:
+    """The values that stand for black and white in arrays of frames: stated, of the type, or found by looking.
+
+    What is found by looking must hold for all arrays of a data set, or those with small values would be brightened:
+    :meth:`see` looks at one after the other, :meth:`of` then tells.
+
+    Parameters
+    ----------
+    stated : (float, float), optional
+        Black and white as stated by the user: for every array.
+    assumed : (float, float), optional
+        Black and white of arrays that are neither bytes nor booleans, as another part of the data has them.
+    """
+
+    def __init__(self, stated: Limits | None = None, assumed: Limits | None = None) -> None:
+        for limits in (stated, assumed):
+            if limits is not None and not limits[0] < limits[1]:
+                raise ValueError(f"value_range must be (black, white), black below white, got {limits}")
+        self.stated = _plain(stated)
+        self.assumed = _plain(assumed)
+        self._seen: dict[str, tuple[float, float, str]] = {}
+        self._lock = Lock()
+
+    @property
+    def settled(self) -> bool:
+        """Whether looking at more arrays would change nothing."""
+        return self.stated is not None or self.assumed is not None or not self._seen
+
+    def see(self, array: NDArray, name: str) -> None:
+        """Look at an array; what its values say counts for all arrays of numbers of that kind (integers or floats).
+
+        Raises
+        ------
+        UnusableFile
+            If it holds no numbers, a value is not finite, or out of the stated range.
+        """
+        if array.dtype.kind not in "buif":
+            raise UnusableFile(name, f"its values are of type {array.dtype}", "expected numbers")
+        if self.stated is None and array.dtype in (np.bool_, np.uint8):
+            return
+        low, high = _extremes(array, name)
+        limits = self.stated or self.assumed
+        if limits is not None:
+            _check_within(low, high, limits, name, "stated" if self.stated else "training's")
+            return
+        kind = _kind(array.dtype)
+        with self._lock:
+            least, most, which = self._seen.get(kind, (low, high, name))
+            self._seen[kind] = min(low, least), max(high, most), which if most >= high else name
+
+    def of(self, dtype: np.dtype, name: str) -> tuple[Limits, str]:
+        """Black and white of arrays of a type, all of which were seen, and in words why.
+
+        Raises
+        ------
+        UnusableFile
+            If the values seen are in no usual range of pixels.
+        """
+        if self.stated is not None:
+            return self.stated, f"{_words(self.stated)}, as stated"
+        if dtype == np.bool_:
+            return (0.0, 1.0), "0 to 1, of booleans"
+        if dtype == np.uint8:
+            return (0.0, 255.0), "0 to 255, of bytes"
+        if self.assumed is not None:
+            return self.assumed, f"{_words(self.assumed)}, as in training"
+        low, high, where = self._seen[_kind(dtype)]
+        found = self._usual(_kind(dtype), low, high)
+        if found is None:
+            raise UnusableFile(
+                where if where == name else f"{where} (and other arrays)",
+                f"values run from {low:g} to {high:g}, which is no usual range of pixels",
+                f"state black and white with value_range, such as value_range=[{low:g},{high:g}]",
+            )
+        return found, f"{_words(found)}, detected: values run from {low:g} to {high:g}"
+
+    @staticmethod
+    def _usual(kind: str, low: float, high: float) -> Limits | None:
+        """The usual range that holds the values; of the wide ones only if they use more than a quarter of it."""
+        if low >= 0 and high <= 1:
+            return 0.0, 1.0
+        if kind == "floats" and low >= -1 and high <= 1:
+            return -1.0, 1.0
+        for white in (255.0,) if kind == "floats" else (255.0, 65535.0):
+            if low >= 0 and white / 4 < high <= white:
+                return 0.0, white
+        return None
+
+
+def _plain(limits: Limits | None) -> Limits | None:
+    return None if limits is None else (float(limits[0]), float(limits[1]))
+
+
+def _words(limits: Limits) -> str:
+    return f"{limits[0]:g} to {limits[1]:g}"
+
+
+def _kind(dtype: np.dtype) -> str:
+    return "floats" if dtype.kind == "f" else "integers"
+
+
+def _check_within(low: float, high: float, limits: Limits, name: str, whose: str) -> None:
+    slack = 1e-6 * (limits[1] - limits[0])
+    if low < limits[0] - slack or high > limits[1] + slack:
+        raise UnusableFile(
+            name,
+            f"its values run from {low:g} to {high:g}, outside the {whose} {_words(limits)}",
+            "state the range that holds with value_range, or clip the values",
+        )
+
+
+def _extremes(array: NDArray, name: str) -> tuple[float, float]:
+    low, high = np.inf, -np.inf
+    for number, part in enumerate(array):
+        least, most = float(part.min()), float(part.max())
+        if not np.isfinite(least) or not np.isfinite(most):
+            bad = int((~np.isfinite(part)).sum())
+            raise UnusableFile(
+                name,
+                f"{bad} values of part {number} along its first axis are not finite (NaN or infinite)",
+                "replace them first, for instance with numpy.nan_to_num",
+            )
+        low, high = min(low, least), max(high, most)
+    return low, high

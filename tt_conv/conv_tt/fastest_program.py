@@ -1,0 +1,129 @@
+"""``optimize="measure"`` of a Conv-TT: time its programs where they will run, and remember the fastest."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tt_conv.conv_einsum.measure import CALLS, CANDIDATES, HOPELESS, fastest
+from tt_conv.conv_einsum.tensors import autocast_dtype
+from tt_conv.conv_tt.program import (
+    ConvTTShape,
+    DenseProgram,
+    Evaluate,
+    Frames,
+    Program,
+    Usage,
+    candidates,
+    price,
+    weights_of,
+    winners,
+)
+from tt_conv.conv_tt.tensor import ConvTTTensor
+from tt_conv.runtime.modes import is_jit_traced, is_transformed
+
+OPERATION = 1_000_000
+"""Multiply-adds that could be done while one operation is called: what decides on small images."""
+
+Programs = tuple[Program | DenseProgram, ...]
+
+_ranked: dict[tuple[Any, ...], Programs] = {}
+
+
+def can_measure() -> bool:
+    """Say whether operations run when they are called, neither traced nor transformed by torch.func."""
+    return not (is_jit_traced() or is_transformed())
+
+
+def measured(
+    shape: ConvTTShape,
+    usage: Usage,
+    frame: Tensor,
+    windows: Callable[[Sequence[Tensor]], Frames],
+    train: Callable[[], ConvTTTensor],
+) -> Programs:
+    """Return all programs, the fastest first, from memory if they were measured before.
+
+    Parameters
+    ----------
+    shape : ConvTTShape
+    usage : Usage
+    frame : Tensor
+        One frame ``[batch, in_channels, *spatial]``, as others will be.
+    windows : callable
+        From the frames of a window to what a program asks for.
+    train : callable
+        Gives the projections and cores.
+    """
+    key = (
+        shape,
+        usage,
+        frame.device,
+        frame.dtype,
+        _layout(frame),
+        frame.requires_grad,
+        autocast_dtype(frame.device),
+        torch.get_num_threads(),
+    )
+    if key not in _ranked:
+        programs = candidates(shape, usage)
+        winner = _winner(_promising(programs), train(), frame, windows)
+        _ranked[key] = (winner, *(program for program in programs if program is not winner))
+    winners[shape, usage] = _ranked[key][0]
+    return _ranked[key]
+
+
+def _layout(frame: Tensor) -> tuple[int, ...]:
+    """Return the axes from the slowest to the fastest in memory."""
+    strides = frame.stride()
+    return tuple(sorted(range(frame.ndim), key=lambda axis: -strides[axis]))
+
+
+def _promising(programs: Programs) -> Programs:
+    """Return the programs that are worth timing, the one with the lowest price first."""
+    prices = [price(program) + OPERATION * sum(len(info.steps) for info in program.infos) for program in programs]
+    within = [p for p, price in zip(programs, prices, strict=True) if price <= HOPELESS * min(prices)]
+    return tuple(within[:CANDIDATES])
+
+
+def _winner(
+    programs: Programs, tensor: ConvTTTensor, frame: Tensor, windows: Callable[[Sequence[Tensor]], Frames]
+) -> Program | DenseProgram:
+    """Return the fastest of some programs."""
+    if len(programs) == 1 or frame.device.type == "meta":
+        return programs[0]
+    with torch.set_grad_enabled(programs[0].usage.train):
+        runs = [_runner(program, tensor, frame, windows) for program in programs]
+        return programs[fastest(runs, frame.device)]
+
+
+def _runner(
+    program: Program | DenseProgram,
+    tensor: ConvTTTensor,
+    frame: Tensor,
+    windows: Callable[[Sequence[Tensor]], Frames],
+) -> Callable[[], Any]:
+    """Return a call that does what a program is used for, gradients and the reuse of weights included."""
+    usage, compiled = program.usage, program.compile()
+    learns = usage.train and not usage.frozen
+    projections, cores = (
+        [kernel.detach().requires_grad_(learns) for kernel in kernels] for kernels in (tensor.projections, tensor.cores)
+    )
+    given = frame.detach().requires_grad_(usage.train and frame.requires_grad)
+    leaves = [x for x in (given, *projections, *cores) if x.requires_grad]
+    seen = windows([given] * program.shape.steps)
+
+    def bind() -> Evaluate:
+        return compiled.bind(weights_of(projections, cores, tensor.window))
+
+    with torch.autocast(frame.device.type, enabled=False):
+        frozen = bind() if usage.frozen else None
+
+    def call() -> None:
+        evaluate = bind() if frozen is None else frozen
+        results = [evaluate(seen) for _ in range(min(usage.reuse, CALLS))]
+        if leaves:
+            torch.autograd.grad(results, leaves, [torch.ones_like(result) for result in results])
+
+    return call

@@ -1,0 +1,7 @@
+"""Decomposition of dense kernels into convolutional tensor-trains."""
+
+from tt_conv.conv_tt.fit.decompose import conv_tt
+from tt_conv.conv_tt.fit.poor_fit import PoorFitWarning
+from tt_conv.conv_tt.fit.second_moment import input_second_moment
+
+__all__ = ["PoorFitWarning", "conv_tt", "input_second_moment"]

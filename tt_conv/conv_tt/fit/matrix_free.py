@@ -1,0 +1,251 @@
+"""Gauss-Newton over projections and cores together, for kernels whose system is too large to write down.
+
+Products with the Jacobian and its transpose run along the train, at every frequency at once; conjugate
+gradients solve the damped system. The preconditioner treats every factor by itself, as one sweep of
+alternating least squares would; it also serves as the damping, so that nothing depends on how the factors are
+scaled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tt_conv.conv_tt.fit.fourier import Size
+from tt_conv.conv_tt.fit.linear_algebra import ridged_cholesky, unfold_gram
+from tt_conv.conv_tt.fit.train import Target
+
+Metric = Callable[[Tensor], Tensor]
+"""Applies the second moment of the input to a scaled spectrum [N, F, O, I]."""
+
+# Relative error below which there is nothing but rounding.
+FINISHED = 1e-13
+
+CONJUGATE_GRADIENT_STEPS = 40
+CONJUGATE_GRADIENT_DECREASE = 1e-2
+
+
+@dataclass
+class Factors:
+    """Entries of a train, taps first, or a direction in which they change.
+
+    Attributes
+    ----------
+    cores : list of Tensor [taps, R_{m+1}, R_m]
+    projections : list of Tensor [frames of the window, taps, R_m, I]
+    """
+
+    cores: list[Tensor]
+    projections: list[Tensor]
+
+    def all(self) -> list[Tensor]:
+        """Cores, then projections."""
+        return [*self.cores, *self.projections]
+
+    def plus(self, step: Factors, size: float = 1.0) -> Factors:
+        """A step from here."""
+        moved = [a + size * b for a, b in zip(self.all(), step.all(), strict=True)]
+        return Factors(moved[: len(self.cores)], moved[len(self.cores) :])
+
+    def dot(self, other: Factors) -> float:
+        """Inner product."""
+        return float(sum((a * b).sum() for a, b in zip(self.all(), other.all(), strict=True)))
+
+
+class Linearisation:
+    """The train at one point: its output, and products with its Jacobian.
+
+    Parameters
+    ----------
+    target : Target
+    factors : Factors
+    """
+
+    def __init__(self, target: Target, factors: Factors) -> None:
+        self.train = target.train
+        self.grid = target.grid
+        self.cores = self._spectra(factors.cores, self.train.core_sizes)
+        self.projections = self._spectra(factors.projections, self.train.projection_sizes)
+        self.scale = self.grid.scale[:, None, None]
+        self.values: list[Tensor] = []
+        for level in range(self.train.order):
+            below = self.cores[level - 1] @ self.values[-1] if level else None
+            self.values.append(self._joined(level, self.projections[level], below))
+
+    def output(self) -> Tensor:
+        """Scaled spectrum [N, F, O, I] of the dense kernel."""
+        return self.scale * (self.cores[-1] @ self.values[-1])
+
+    def forward(self, step: Factors) -> Tensor:
+        """How the output changes with the factors."""
+        cores = self._spectra(step.cores, self.train.core_sizes)
+        projections = self._spectra(step.projections, self.train.projection_sizes)
+        change = self._joined(0, projections[0], None)
+        for level in range(1, self.train.order):
+            below = cores[level - 1] @ self.values[level - 1] + self.cores[level - 1] @ change
+            change = self._joined(level, projections[level], below)
+        return self.scale * (cores[-1] @ self.values[-1] + self.cores[-1] @ change)
+
+    def adjoint(self, residual: Tensor) -> Factors:
+        """The transpose of `forward`."""
+        train, grid = self.train, self.grid
+        cores: list[Tensor] = []
+        projections: list[Tensor] = []
+        back = self.scale * residual
+        for level in reversed(range(train.order)):
+            value = self.values[level]
+            back = back[: len(value)]
+            cores.append(grid.adjoint((back @ value.mH).sum(0), train.core_sizes[level]))
+            back = self.cores[level].mH @ back
+            frames = train.windows[level]
+            projections.append(grid.adjoint(back[frames.start : frames.stop], train.projection_sizes[level]))
+        return Factors(cores[::-1], projections[::-1])
+
+    def _spectra(self, kernels: list[Tensor], sizes: tuple[Size, ...]) -> list[Tensor]:
+        return [self.grid.spectrum(kernel, size) for kernel, size in zip(kernels, sizes, strict=True)]
+
+    def _joined(self, level: int, seen: Tensor, below: Tensor | None) -> Tensor:
+        """u_m on its window plus what comes from below, over the frames 0 .. end of the window."""
+        frames = self.train.windows[level]
+        value = seen.new_zeros((frames.stop, *seen.shape[1:]))
+        value[frames.start :] = seen
+        if below is not None:
+            value[: len(below)] += below
+        return value
+
+
+class Preconditioner:
+    """Solves each factor's own least-squares problem (an inner core's with its left factor averaged)."""
+
+    def __init__(self, target: Target, at: Linearisation) -> None:
+        grid, train = target.grid, target.train
+        chain = torch.eye(train.outputs, dtype=torch.complex128, device=grid.device) * at.scale
+        self.core_blocks: list[tuple[Tensor, Tensor]] = []
+        self.projection_blocks: list[Tensor] = []
+        for level in reversed(range(train.order)):
+            left = (chain.mH @ chain).real.sum(0)
+            value = at.values[level]
+            right = (value.conj() @ value.mT).sum(0)
+            # The scale is in the chain; here the frequencies are averaged.
+            right = right * grid.scale.square()[:, None, None] if level == train.order - 1 else right / len(grid)
+            if level == train.order - 1:
+                left = torch.eye(train.outputs, dtype=torch.float64, device=grid.device)
+            size = train.core_sizes[level]
+            self.core_blocks.append(
+                (ridged_cholesky(left), ridged_cholesky(unfold_gram(grid.gram(right[None], size, size)[0])))
+            )
+            chain = chain @ at.cores[level]
+            size = train.projection_sizes[level]
+            self.projection_blocks.append(
+                ridged_cholesky(unfold_gram(grid.gram((chain.mH @ chain)[None], size, size)[0]))
+            )
+        self.core_blocks.reverse()
+        self.projection_blocks.reverse()
+
+    def solve(self, rhs: Factors) -> Factors:
+        """Apply the inverse of the block diagonal."""
+        cores = []
+        for core, (left, right) in zip(rhs.cores, self.core_blocks, strict=True):
+            taps, rows, columns = core.shape
+            flat = core.permute(0, 2, 1).reshape(taps * columns, rows)
+            solved = torch.cholesky_solve(torch.cholesky_solve(flat, right).T, left).T
+            cores.append(solved.reshape(taps, columns, rows).permute(0, 2, 1))
+        projections = [
+            torch.cholesky_solve(p.flatten(1, 2), block).view_as(p)
+            for p, block in zip(rhs.projections, self.projection_blocks, strict=True)
+        ]
+        return Factors(cores, projections)
+
+
+def refine(
+    target: Target, factors: Factors, *, metric: Metric | None, iterations: int, min_decrease: float = 1e-4
+) -> tuple[Factors, list[float]]:
+    """Levenberg-Marquardt with conjugate gradients.
+
+    Parameters
+    ----------
+    target : Target
+    factors : Factors
+        The start.
+    metric : callable, optional
+        Second moment of the input; without it all inputs count the same.
+    iterations : int
+        Upper limit.
+    min_decrease : float
+        Ends when a step that did what it promised decreased the error by less than this share.
+
+    Returns
+    -------
+    Factors, list of float
+        And the relative error at the start and after each iteration, never increasing.
+    """
+    apply = metric if metric is not None else _identity
+    norm = _squared(target.spectrum, apply)
+    at = Linearisation(target, factors)
+    residual = target.spectrum - at.output()
+    error = _squared(residual, apply)
+    damping, growth = 1e-3, 2.0
+    history = [(max(error, 0.0) / norm) ** 0.5]
+    gradient, blocks = at.adjoint(apply(residual)), Preconditioner(target, at)
+    for _ in range(iterations):
+        gain = 0.0
+        step, predicted = _solve(at, gradient, blocks, apply, damping)
+        trial = factors.plus(step)
+        trial_at = Linearisation(target, trial)
+        trial_residual = target.spectrum - trial_at.output()
+        trial_error = _squared(trial_residual, apply)
+        if trial_error < error:
+            gain = (error - trial_error) / max(predicted, 1e-300)
+            damping *= min(2.0, max(0.1, 1 - (2 * gain - 1) ** 3))
+            growth = 2.0
+            factors, at, residual, error = trial, trial_at, trial_residual, trial_error
+            gradient, blocks = at.adjoint(apply(residual)), Preconditioner(target, at)
+        else:
+            damping *= growth
+            growth *= 2
+        history.append((max(error, 0.0) / norm) ** 0.5)
+        stalled = gain > 0.25 and history[-1] > (1 - min_decrease) * history[-2]
+        if stalled or history[-1] < FINISHED or growth > 1e8:
+            break
+    return factors, history
+
+
+def _solve(
+    at: Linearisation, gradient: Factors, blocks: Preconditioner, apply: Metric, damping: float
+) -> tuple[Factors, float]:
+    """Preconditioned conjugate gradients for (JᵀΣJ + damping M) step = gradient, M the preconditioner.
+
+    M times the search direction follows from the recurrence of the residuals, so M is never applied.
+    """
+    zero = [torch.zeros_like(x) for x in gradient.all()]
+    step = Factors(zero[: len(gradient.cores)], zero[len(gradient.cores) :])
+    residual, direction = gradient, blocks.solve(gradient)
+    metric_direction = gradient
+    squared = first = residual.dot(direction)
+    for _ in range(CONJUGATE_GRADIENT_STEPS):
+        product = at.adjoint(apply(at.forward(direction))).plus(metric_direction, damping)
+        curvature = direction.dot(product)
+        if curvature <= 0:
+            break
+        length = squared / curvature
+        step = step.plus(direction, length)
+        residual = residual.plus(product, -length)
+        preconditioned = blocks.solve(residual)
+        previous, squared = squared, residual.dot(preconditioned)
+        if squared <= CONJUGATE_GRADIENT_DECREASE**2 * first:
+            break
+        direction = preconditioned.plus(direction, squared / previous)
+        metric_direction = residual.plus(metric_direction, squared / previous)
+    # At most what the quadratic model promises.
+    return step, step.dot(gradient) + step.dot(residual)
+
+
+def _identity(spectrum: Tensor) -> Tensor:
+    return spectrum
+
+
+def _squared(spectrum: Tensor, apply: Metric) -> float:
+    return float((spectrum.conj() * apply(spectrum)).real.sum())

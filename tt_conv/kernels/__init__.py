@@ -1,0 +1,1 @@
+"""An ordinary convolution's kernel as factors: formats, ranks, decompositions and their layer."""

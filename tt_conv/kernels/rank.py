@@ -1,0 +1,332 @@
+"""Choosing the rank of a factorized kernel: one interface for every format."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from numbers import Integral, Real
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from tt_conv.checks import positive_int
+
+Rank: TypeAlias = tuple[int, ...]
+RankArgument: TypeAlias = int | float | Sequence[int] | Literal["vbmf"]
+
+_ACCEPTED = 'an int, a sequence of ints, a float parameter budget or "vbmf"'
+
+
+class Format(ABC):
+    """What the rank of a factorized format means for a kernel of one shape.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        Shape of the dense kernel, ``[out_channels, in_channels, *kernel_size]`` unless a subclass says
+        otherwise.
+
+    Attributes
+    ----------
+    name : str
+        As it reads in messages.
+    largest : tuple of int
+        Per entry, the rank beyond which a larger one adds nothing; its length is that of a complete rank.
+    """
+
+    name: str
+    largest: Rank
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        self.shape = tuple(positive_int(size, "a size in shape") for size in shape)
+
+    @property
+    def dense_parameters(self) -> int:
+        """Parameters of the dense kernel."""
+        return math.prod(self.shape)
+
+    @abstractmethod
+    def parameters(self, rank: Rank) -> int:
+        """Return the parameters of the factors of a complete rank."""
+
+    def clip(self, rank: Rank) -> Rank:
+        """Return a complete rank lowered to what the format can use."""
+        return tuple(min(r, largest) for r, largest in zip(rank, self.largest, strict=True))
+
+    def uniform(self, rank: int) -> Rank:
+        """Return the complete rank that one int stands for."""
+        return self.clip((rank,) * len(self.largest))
+
+    def complete(self, rank: Sequence[int]) -> Rank:
+        """Return the complete rank that a sequence of ints stands for."""
+        if len(rank) != len(self.largest):
+            raise ValueError(f"rank must be {self.accepted}, got {len(rank)} ints: {tuple(rank)}")
+        return self.clip(tuple(rank))
+
+    @property
+    def accepted(self) -> str:
+        """The lengths of sequence that ``complete`` takes, in words."""
+        count = len(self.largest)
+        return f"an int or {count} int{'s' if count > 1 else ''} for {self.name} of shape {self.shape}"
+
+
+class CPFormat(Format):
+    """A sum of R outer products with R weights: one rank."""
+
+    name = "cp"
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        # One outer product per fibre along the longest mode rebuilds any kernel.
+        self.largest = (self.dense_parameters // max(self.shape),)
+
+    def parameters(self, rank: Rank) -> int:
+        """Return the parameters of weights and factors."""
+        return rank[0] * (1 + sum(self.shape))
+
+
+class SVDFormat(Format):
+    """A product ``[O, R] @ [R, I * prod(K)]``: one rank."""
+
+    name = "svd"
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        self.largest = (min(self.shape[0], math.prod(self.shape[1:])),)
+
+    def parameters(self, rank: Rank) -> int:
+        """Return the parameters of both factors."""
+        return rank[0] * (self.shape[0] + math.prod(self.shape[1:]))
+
+
+class TuckerFormat(Format):
+    """A core with one factor per mode: one rank per mode, or the two of the channels."""
+
+    name = "tucker"
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        self.largest = self.shape
+        self.largest = self.clip(self.shape)
+
+    @property
+    def accepted(self) -> str:
+        """Two ints leave the spatial modes as they are."""
+        return f"{super().accepted}, one per mode, or 2 ints for the output and input channels"
+
+    def parameters(self, rank: Rank) -> int:
+        """Return the parameters of core and factors."""
+        return math.prod(rank) + sum(n * r for n, r in zip(self.shape, rank, strict=True))
+
+    def clip(self, rank: Rank) -> Rank:
+        """Return the rank lowered to the mode sizes and to what the other modes can feed."""
+        clipped = list(super().clip(rank))
+        while True:
+            total = math.prod(clipped)
+            lowered = [min(r, total // r) for r in clipped]
+            if lowered == clipped:
+                return tuple(clipped)
+            worst = max(range(len(clipped)), key=lambda mode: clipped[mode] - lowered[mode])
+            clipped[worst] = lowered[worst]
+
+    def complete(self, rank: Sequence[int]) -> Rank:
+        """Return one rank per mode."""
+        return super().complete((*rank, *self.shape[2:]) if len(rank) == 2 else rank)
+
+
+class TTFormat(Format):
+    """A train over the modes (in_channels, \\*kernel_size, out_channels): one rank per bond."""
+
+    name = "tt"
+
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        self.modes = (*self.shape[1:], self.shape[0])
+        bonds = range(1, len(self.modes))
+        self.largest = tuple(min(math.prod(self.modes[:b]), math.prod(self.modes[b:])) for b in bonds)
+
+    @property
+    def accepted(self) -> str:
+        """The ends may be written, as in TensorLy, or not."""
+        return f"{super().accepted}, one per bond, or {len(self.modes) + 1} ints that begin and end with 1"
+
+    def parameters(self, rank: Rank) -> int:
+        """Return the parameters of all cores."""
+        return sum(a * n * b for a, n, b in zip((1, *rank), self.modes, (*rank, 1), strict=True))
+
+    def clip(self, rank: Rank) -> Rank:
+        """Return the rank lowered to what the neighbouring cores can carry, from both ends."""
+        clipped = [1, *super().clip(rank), 1]
+        for k, size in enumerate(self.modes[:-1]):
+            clipped[k + 1] = min(clipped[k + 1], clipped[k] * size)
+        for k in range(len(self.modes) - 1, 0, -1):
+            clipped[k] = min(clipped[k], clipped[k + 1] * self.modes[k])
+        return tuple(clipped[1:-1])
+
+    def complete(self, rank: Sequence[int]) -> Rank:
+        """Return one rank per bond, without the ones at the ends."""
+        if len(rank) == len(self.modes) + 1:
+            if (rank[0], rank[-1]) != (1, 1):
+                raise ValueError(f"the rank of a tensor-train begins and ends with 1, got {tuple(rank)}")
+            rank = rank[1:-1]
+        return super().complete(rank)
+
+
+class ConvTTFormat(Format):
+    """Projections and cores of a convolutional tensor-train: one rank per level, oldest first.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        ``[O, I, N, *K]``.
+    kernel_size : sequence of sequence of int
+        Of the projection and the core of each level.
+    window_length : int
+        Frames that one level sees.
+    """
+
+    name = "conv_tt"
+
+    def __init__(self, shape: Sequence[int], kernel_size: Sequence[Sequence[int]], window_length: int) -> None:
+        super().__init__(shape)
+        self._taps = [math.prod(size) for size in kernel_size]
+        self._inputs = self.shape[1] * window_length
+        self.largest = self.clip((self.dense_parameters * math.prod(self._taps),) * len(self._taps))
+
+    def parameters(self, rank: Rank) -> int:
+        """Return the parameters of projections and cores."""
+        newer = (*rank[1:], self.shape[0])
+        return sum(t * r * (self._inputs + n) for t, r, n in zip(self._taps, rank, newer, strict=True))
+
+    def clip(self, rank: Rank) -> Rank:
+        """Return the rank lowered to what a level is fed with, and to what the next core can tell apart."""
+        before, clipped = None, list(rank)
+        while clipped != before:
+            before = list(clipped)
+            fed = 0
+            for m, taps in enumerate(self._taps):
+                clipped[m] = min(clipped[m], taps * self._inputs + fed)
+                fed = taps * clipped[m]
+            newer = self.shape[0]
+            for m in reversed(range(len(clipped))):
+                newer = clipped[m] = min(clipped[m], self._taps[m] * newer)
+        return tuple(clipped)
+
+
+FORMATS: dict[str, type[Format]] = {cls.name: cls for cls in (CPFormat, TuckerFormat, TTFormat, SVDFormat)}
+
+
+def choose_rank(
+    form: Format,
+    rank: RankArgument | None = None,
+    *,
+    tol: float | None = None,
+    tolerance: Callable[[float], Rank] | None = None,
+    vbmf: Callable[[], Rank] | None = None,
+) -> Rank:
+    """Return the complete rank of a format that a ``rank`` or ``tol`` argument asks for.
+
+    Parameters
+    ----------
+    form : Format
+        What a rank means for the kernel at hand.
+    rank : int, float, sequence of int or "vbmf", optional
+        An int is used for every entry of the rank. A float in (0, 1] is a parameter budget, a fraction of
+        the dense parameters: the largest int that keeps within it, and one more in the entries where that
+        still fits. A sequence gives every entry. "vbmf"
+        estimates the rank as the part of the kernel that stands out of noise. Ranks larger than the format
+        can use are lowered to what it can.
+    tol : float, optional
+        Relative error in (0, 1) to reach with the smallest rank, in place of ``rank``.
+    tolerance, vbmf : callable, optional
+        Return the rank that reaches a relative error, and that of variational Bayes. Without them those
+        arguments are refused: they need a kernel, and not every format has them.
+
+    Returns
+    -------
+    tuple of int
+        As long as ``form.largest``.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the argument is none of the above, or no rank fits the budget.
+
+    Example
+    -------
+    >>> form = CPFormat((64, 32, 3, 3))
+    >>> choose_rank(form, 16), choose_rank(form, [16]), choose_rank(form, 0.25)
+    ((16,), (16,), (44,))
+    >>> choose_rank(TuckerFormat((64, 32, 3, 3)), 16)
+    (16, 16, 3, 3)
+    """
+    if (rank is None) == (tol is None):
+        given = "neither" if rank is None else f"rank={rank!r} and tol={tol!r}"
+        raise TypeError(f"give either rank or tol, got {given}")
+    if rank is None:
+        checked = _fraction(tol, "tol", "a relative error between 0 and 1")
+        if checked == 1:
+            raise ValueError("tol must be below 1: a kernel of zeros has a relative error of 1")
+        if tolerance is None:
+            raise ValueError("tol needs a kernel to approximate; give rank to build fresh factors")
+        return tolerance(checked)
+    return _parsed(form, rank, vbmf)
+
+
+def _parsed(form: Format, rank: object, vbmf: Callable[[], Rank] | None) -> Rank:
+    if isinstance(rank, str):
+        return _named(form, rank, vbmf)
+    if isinstance(rank, np.ndarray) and rank.ndim == 1:
+        rank = rank.tolist()
+    if isinstance(rank, Sequence):
+        return form.complete([positive_int(r, "rank") for r in rank])
+    if isinstance(rank, bool):
+        raise TypeError(f"rank must be {_ACCEPTED}, got {rank}")
+    if isinstance(rank, Integral):
+        return form.uniform(positive_int(rank, "rank"))
+    if isinstance(rank, Real):
+        expected = "a float rank is a parameter budget, a fraction of the dense parameters in (0, 1]"
+        return _within(form, _fraction(rank, "rank", f"an int of at least 1; {expected}"))
+    raise TypeError(f"rank must be {_ACCEPTED}, got {rank!r}")
+
+
+def _fraction(value: object, name: str, expected: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be {expected}, got {value!r}")
+    fraction = float(value)
+    if not 0 < fraction <= 1:
+        raise ValueError(f"{name} must be {expected}, got {value!r}")
+    return fraction
+
+
+def _named(form: Format, rank: str, vbmf: Callable[[], Rank] | None) -> Rank:
+    if rank != "vbmf":
+        raise ValueError(f"rank must be {_ACCEPTED}, got {rank!r}")
+    if vbmf is None:
+        raise ValueError(f'rank="vbmf" needs a kernel and the format tucker, tt or svd, not {form.name}')
+    return form.clip(vbmf())
+
+
+def _within(form: Format, budget: float) -> Rank:
+    """Return the largest int within a fraction of the dense parameters, and one more where that fits."""
+    allowed = budget * form.dense_parameters
+    smallest = form.parameters(form.uniform(1))
+    if smallest > allowed:
+        raise ValueError(
+            f"rank={budget} allows {int(allowed)} of the {form.dense_parameters} parameters of a kernel of "
+            f"shape {form.shape}, but {form.name} of rank 1 needs {smallest}; the smallest budget that fits "
+            f"is {smallest / form.dense_parameters:.4g}"
+        )
+    rank = form.uniform(_largest_that(lambda r: form.parameters(form.uniform(r)) <= allowed, max(form.largest)))
+    for entry, r in enumerate(rank):
+        raised = form.clip((*rank[:entry], r + 1, *rank[entry + 1 :]))
+        rank = raised if form.parameters(raised) <= allowed else rank
+    return rank
+
+
+def _largest_that(holds: Callable[[int], bool], largest: int) -> int:
+    """Return the largest int from 1 to ``largest`` for which ``holds``, which holds for 1, still does."""
+    low, high = 1, largest + 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if holds(middle) else (low, middle)
+    return low

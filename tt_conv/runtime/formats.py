@@ -1,0 +1,104 @@
+"""The form in which convolutions run fastest, and what lies beyond the border of a frame.
+
+Channels innermost in memory, low precision under autocast, and widths that tensor cores take: convolutions in half
+precision run on them by eights of channels.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+_CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Return ``x`` ``[batch, channels, *spatial]`` with its channels innermost, where PyTorch has such a format."""
+    if x.ndim not in _CHANNELS_LAST:
+        return x.contiguous()
+    return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
+
+
+def zeros(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) -> Tensor:
+    """Return zeros of a shape, with the device and, unless it is given, the dtype of ``like``; channels innermost."""
+    dtype = like.dtype if dtype is None else dtype
+    if len(shape) not in _CHANNELS_LAST:
+        return like.new_zeros(shape, dtype=dtype)
+    empty = torch.empty(tuple(shape), dtype=dtype, device=like.device, memory_format=_CHANNELS_LAST[len(shape)])
+    return empty.zero_()
+
+
+def as_autocast(x: Tensor) -> Tensor:
+    """Convert what autocast would convert in every convolution, once."""
+    device = x.device.type
+    # Of tensors without values, on the meta device, nothing can be asked.
+    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype == torch.float32:
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
+_UNIT = 8
+_NARROWEST = 4
+
+
+def padded_width(channels: int, like: Tensor) -> int:
+    """Return how many channels convolutions on tensors like ``like`` should have for ``channels`` that are needed.
+
+    On CUDA in bf16 and fp16 that is the next multiple of 8, unless more than half of it would be zeros; otherwise it
+    is ``channels``. A convolution that cannot use tensor cores is slower by more than the factor 2 that this can cost.
+    """
+    if like.device.type != "cuda" or like.dtype not in (torch.bfloat16, torch.float16) or channels < _NARROWEST:
+        return channels
+    return -(-channels // _UNIT) * _UNIT
+
+
+def pad_kernel(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    """Extend a kernel ``[out_channels, in_channels, *size]`` and its bias by zeros to padded widths."""
+    rows, columns = (padded_width(n, weight) - n for n in weight.shape[:2])
+    if rows or columns:
+        weight = F.pad(weight, [0, 0] * (weight.ndim - 2) + [0, columns, 0, rows])
+    return weight, F.pad(bias, [0, rows]) if bias is not None and rows else bias
+
+
+class Join:
+    """Puts tensors beside each other along their channels, and zeros beside them up to a width."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self._rest: Tensor | None = None
+
+    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+        """Join tensors ``[batch, channels, *spatial]``."""
+        missing = self.width - sum(part.shape[1] for part in parts)
+        if not missing:
+            return torch.cat(list(parts), dim=1) if len(parts) > 1 else parts[0]
+        first = parts[0]
+        shape = (first.shape[0], missing, *first.shape[2:])
+        if self._rest is None or self._rest.shape != shape:
+            self._rest = zeros(first, shape)
+        return torch.cat([*parts, self._rest], dim=1)
+
+
+def extend(x: Tensor, margin: Sequence[int], boundary: str) -> Tensor:
+    """Extend the last ``len(margin)`` axes of ``x`` by ``margin`` elements on both sides of each.
+
+    ``boundary="circular"`` repeats the frame periodically, by any amount; anything else adds zeros.
+    """
+    if not any(margin):
+        return x
+    if boundary == "circular":
+        for axis, amount in enumerate(margin, start=x.ndim - len(margin)):
+            size = x.shape[axis]
+            if amount:
+                x = x.index_select(axis, torch.arange(-amount, size + amount, device=x.device) % size)
+        return x
+    return F.pad(x, [amount for m in reversed(margin) for amount in (m, m)])
+
+
+def crop(x: Tensor, margin: Sequence[int]) -> Tensor:
+    """Drop ``margin`` elements from both ends of the last ``len(margin)`` axes of ``x``."""
+    for axis, amount in enumerate(margin, start=x.ndim - len(margin)):
+        if amount:
+            x = x.narrow(axis, amount, x.shape[axis] - 2 * amount)
+    return x
