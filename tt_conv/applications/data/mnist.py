@@ -17,7 +17,7 @@ _PART_OF_CLASS = {"train": slice(0, 400), "validation": slice(400, 450), "test":
 
 @cache
 def _all_digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    source = files("tt_conv.applications.video_prediction") / "digits" / "mnist_5000.npz"
+    source = files("tt_conv.applications.data") / "digits" / "mnist_5000.npz"
     with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
         return archive["images"], archive["labels"]
 
