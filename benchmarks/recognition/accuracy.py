@@ -38,6 +38,7 @@ from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
 from tt_conv.applications.recognition.task import EarlyRecognition
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
+from tt_conv.applications.training.tasks import one_cycle
 
 EPOCHS, BATCH, SEEDS = 20, 16, 3
 LEARNING_RATE, WEIGHT, AHEAD = 3e-3, 2.0, 2
@@ -97,7 +98,7 @@ def train(name: str, seed: int, device: str = "cpu", epochs: int = EPOCHS) -> di
     steps = epochs * (len(clips) // BATCH)
     task = EarlyRecognition(model, steps=steps, prediction_weight=WEIGHT if joint else 0.0, learning_rate=LEARNING_RATE)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, total_steps=steps, pct_start=0.1)
+    schedule = one_cycle(optimizer, LEARNING_RATE, steps)
     seconds = 0.0
     for epoch in range(epochs):
         # Another seed draws other crops: its epochs are others.

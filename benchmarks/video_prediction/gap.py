@@ -42,6 +42,7 @@ from benchmarks.video_prediction.quality import (
     spread,
 )
 from tt_conv import ConvTT
+from tt_conv.applications.training.tasks import one_cycle
 from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 
@@ -104,9 +105,7 @@ def train(name: str, seed: int, device: str = "cpu", steps: int = STEPS) -> dict
     fast = [parameter for parameter in model.parameters() if all(parameter is not other for other in slow)]
     groups = [(fast, LEARNING_RATE), (slow, variant.rate * LEARNING_RATE)][: 2 if slow else 1]
     optimizer = torch.optim.Adam([{"params": parameters} for parameters, _ in groups])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimizer, [rate for _, rate in groups], total_steps=steps, pct_start=0.1
-    )
+    schedule = one_cycle(optimizer, [rate for _, rate in groups], steps)
     for step, batch in enumerate(DataLoader(data, batch_size=BATCH)):
         optimizer.zero_grad()
         task.loss(batch.to(device), step / steps).backward()

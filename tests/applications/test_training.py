@@ -1,3 +1,4 @@
+import math
 import os
 import signal
 import warnings
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.training import SideBySide, Task, fit
+from tt_conv.applications.training.tasks import one_cycle
 
 
 class Regression(Task):
@@ -73,8 +75,35 @@ def test_an_error_in_one_of_the_threads_is_raised() -> None:
         fit(SideBySide({"good": task(), "bad": Fails(nn.Linear(3, 3), steps=20)}), batches())
 
 
-def test_one_step_is_enough() -> None:
-    assert fit(task(steps=1), batches(1)).steps_done == 1
+def rate_by_hand(step: int, steps: int) -> float:
+    """One cycle from 1/25 to 1 and on to 1/25 / 10,000, along cosines; a tenth of the steps rise, less the first."""
+    total = max(steps, 2)
+    rise = 1.0 if steps == 10 else 0.1 * total - 1
+    if step <= rise:
+        start, end, share = 1 / 25, 1.0, step / rise
+    else:
+        start, end, share = 1.0, 1 / 25e4, (step - rise) / (total - 1 - rise)
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 9, 10, 11, 20, 100])
+def test_one_cycle_of_any_number_of_steps(steps: int) -> None:
+    optimizer = torch.optim.SGD(
+        [{"params": [nn.Parameter(torch.zeros(1))]}, {"params": [nn.Parameter(torch.zeros(1))]}]
+    )
+    schedule = one_cycle(optimizer, [0.1, 0.2], steps)
+    rates = []
+    for _ in range(steps):
+        rates.append(schedule.get_last_lr())
+        optimizer.step()
+        schedule.step()
+    expected = [[rate * rate_by_hand(step, steps) for rate in (0.1, 0.2)] for step in range(steps)]
+    torch.testing.assert_close(torch.tensor(rates), torch.tensor(expected))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
+def test_few_steps_are_enough(steps: int) -> None:
+    assert fit(task(steps=steps), batches(steps)).steps_done == steps
 
 
 class Interrupted(Regression):

@@ -119,6 +119,13 @@ def test_one_step_by_hand(tmp_path: Path) -> None:
         torch.testing.assert_close(value, model.state_dict()[name.removeprefix("model.")], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
+def test_one_cycle_of_few_steps(tmp_path: Path, steps: int) -> None:
+    settings = tiny(epochs=1, batch_size=1, schedule="one_cycle")
+    assert run_training(replace(settings, data=replace(settings.data, sequences=steps)), tmp_path / "out")
+    assert history(tmp_path / "out")[-1]["step"] == str(steps)
+
+
 @pytest.mark.parametrize("schedule", ["plateau", "one_cycle"])
 @pytest.mark.parametrize("place", ["in the first epoch", "in the second epoch", "in its validation"])
 def test_resumed_after_an_interruption(

@@ -11,7 +11,7 @@ from tt_conv._version import __version__
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import AnySettings, settings_to_dict
-from tt_conv.applications.training.tasks import Task
+from tt_conv.applications.training.tasks import Task, one_cycle
 
 
 class TrainedByRecipe(Task):
@@ -113,10 +113,7 @@ class TrainedByRecipe(Task):
         optimizer = make(self.parameters(), lr=self.learning_rate, **options)
         if recipe.schedule == "plateau":
             return optimizer
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=max(self.steps, 2), pct_start=0.1
-        )
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        return [optimizer], [{"scheduler": one_cycle(optimizer, self.learning_rate, self.steps), "interval": "step"}]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         checkpoint[CHECKPOINT_KEY] = {

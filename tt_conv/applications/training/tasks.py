@@ -20,6 +20,37 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 
+def one_cycle(
+    optimizer: torch.optim.Optimizer, learning_rate: float | list[float], steps: int
+) -> torch.optim.lr_scheduler.OneCycleLR:
+    """Return the schedule whose rate rises over the first tenth of the steps, then falls to zero along a cosine.
+
+    Parameters
+    ----------
+    optimizer : Optimizer
+    learning_rate : float or list of float
+        The largest one; a list has one per parameter group.
+    steps : int
+        Optimizer steps of the training, at least 1.
+
+    Returns
+    -------
+    OneCycleLR
+        Its ``step`` is called after every step of the optimizer.
+
+    Examples
+    --------
+    >>> optimizer = torch.optim.Adam(nn.Linear(2, 1).parameters())
+    >>> schedule = one_cycle(optimizer, 0.1, steps=10)
+    >>> [round(rate, 6) for rate in schedule.get_last_lr()]
+    [0.004]
+    """
+    # OneCycleLR (PyTorch 2.13) divides by the steps of the rise less one: a tenth of 10 steps is a single one. It also
+    # counts the rate after the last step, so that it needs two steps.
+    rise = 0.2 if steps == 10 else 0.1
+    return torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2), pct_start=rise)
+
+
 class Task(pl.LightningModule):
     """A model, its loss and the recipe by which it is trained: Adam, one-cycle, clipped gradients.
 
@@ -67,12 +98,7 @@ class Task(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.Adam(self.parameters(), lr=self.learning_rate)
-        # Where a tenth is a single step, OneCycleLR divides by zero.
-        share = 0.2 if self.steps == 10 else 0.1
-        schedule = torch.optim.lr_scheduler.OneCycleLR(
-            optimizer, self.learning_rate, total_steps=max(self.steps, 2), pct_start=share
-        )
-        return [optimizer], [{"scheduler": schedule, "interval": "step"}]
+        return [optimizer], [{"scheduler": one_cycle(optimizer, self.learning_rate, self.steps), "interval": "step"}]
 
     def configure_gradient_clipping(self, *_: object, **__: object) -> None:
         nn.utils.clip_grad_norm_(self.parameters(), self.clip_norm)
