@@ -1,36 +1,82 @@
 """The Conv-TT algebra exists once outside the tests."""
 
 import ast
+import importlib
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
+from torch.nn import functional as F
 
-from tt_conv import ConvTT
+from tt_conv import ConvTT, conv_einsum, conv_einsum_expression
 from tt_conv.conv_tt import program, registers
 from tt_conv.layers import ConvTTLSTM, ConvTTLSTMCell
 
 PACKAGE = Path(program.__file__).parents[1]
-CONVOLUTIONS = {"conv1d", "conv2d", "conv3d", "conv_einsum", "conv_einsum_expression"}
-# Where projections and cores meet a convolution: the programs, the registers, the dense kernel, its decomposition.
-HOMES = {"program.py", "registers.py", "tensor.py", "fit"}
+CONVOLUTIONS = (F.conv1d, F.conv2d, F.conv3d, torch.conv1d, torch.conv2d, torch.conv3d, torch.convolution)
+NAMES = {"conv1d", "conv2d", "conv3d", "conv_einsum", "conv_einsum_expression"}
+# Where projections and cores meet a convolution: the programs, the registers, the dense kernel.
+HOMES = {"conv_tt/program.py", "conv_tt/registers.py", "conv_tt/tensor.py"}
 
 
-def names(path: Path) -> set[str]:
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+def holds_convolution(value: object) -> bool:
+    """Say whether a value is a convolution, or a collection, however deep, with one in it."""
+    if isinstance(value, dict):
+        return any(map(holds_convolution, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return any(map(holds_convolution, value))
+    if isinstance(value, partial):
+        return holds_convolution(value.func)
+    return any(value is convolution for convolution in (*CONVOLUTIONS, conv_einsum, conv_einsum_expression))
+
+
+def evaluates(source: str, variables: Mapping[str, object]) -> bool:
+    """Say whether a file with these global variables reads projections and calls convolutions, by whatever name."""
+    used, values = set(), []
+    for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Attribute):
-            found.add(node.attr)
+            used.add(node.attr)
+            owner = variables.get(node.value.id) if isinstance(node.value, ast.Name) else None
+            if isinstance(owner, ModuleType):
+                values.append(getattr(owner, node.attr, None))
         elif isinstance(node, ast.Name):
-            found.add(node.id)
-    return found
+            used.add(node.id)
+            values.append(variables.get(node.id))
+    return "projections" in used and (bool(used & NAMES) or any(map(holds_convolution, values)))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from torch.nn import functional as F; y = F.conv2d(x, layer.projections[0])",
+        "from torch.nn.functional import conv2d as apply; y = apply(x, layer.projections[0])",
+        "from tt_conv.runtime.formats import CONVOLUTIONS; y = CONVOLUTIONS[2](x, layer.projections[0])",
+        "from tt_conv.runtime import formats; y = formats.CONVOLUTIONS[2](x, layer.projections[0])",
+        "from torch.nn.functional import conv2d as c; apply = [(2, c)]; y = apply[0][1](x, layer.projections[0])",
+        "from tt_conv import conv_einsum as apply; y = apply('bihw,rihw->brhw|hw', x, layer.projections[0])",
+    ],
+)
+def test_an_evaluation_is_seen_whatever_name_its_convolution_has(line: str) -> None:
+    variables: dict[str, object] = {}
+    layer = SimpleNamespace(projections=[torch.zeros(1, 1, 1, 1)])
+    exec(line, variables | {"x": torch.zeros(1, 1, 2, 2), "layer": layer}, variables)
+    assert evaluates(line, variables)
+    assert not evaluates(line.replace("projections", "kernels"), variables)
 
 
 def test_projections_meet_convolutions_in_one_place_only() -> None:
+    found = set()
     for path in PACKAGE.rglob("*.py"):
-        used = names(path)
-        if "projections" in used and used & CONVOLUTIONS:
-            assert HOMES & set(path.relative_to(PACKAGE).parts), f"{path} evaluates a Conv-TT of its own"
+        source = path.read_text()
+        if "projections" not in source:
+            continue
+        name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__")
+        if evaluates(source, vars(importlib.import_module(name))):
+            found.add(path.relative_to(PACKAGE))
+    assert {str(path) for path in found} == HOMES
 
 
 def test_a_cell_owns_no_conv_tt_parameter_beside_its_recurrent_layer() -> None:
@@ -56,6 +102,18 @@ def test_a_layer_walks_by_the_registers_of_its_conv_tt(monkeypatch: pytest.Monke
     monkeypatch.setattr(registers.Registers, "advance", refuse)
     with pytest.raises(RuntimeError, match="the registers were asked"):
         ConvTTLSTM(1, 2, 3)(torch.zeros(1, 2, 1, 4, 4))
+
+
+@pytest.mark.parametrize("window", ["sliding", "fixed"])
+def test_a_single_call_with_kept_weights_evaluates_by_the_levels_of_its_conv_tt(
+    window: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise RuntimeError("the levels were asked")
+
+    monkeypatch.setattr(registers.StagewiseLevels, "newest", refuse)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="the levels were asked"):
+        ConvTTLSTMCell(1, 2, 3, window=window).eval()(torch.zeros(1, 1, 4, 4))
 
 
 @pytest.mark.parametrize("window", ["sliding", "fixed"])

@@ -7,7 +7,7 @@ from tests.conv_tt.test_layer import CASES, SIZES, make
 from tests.oracle.conv_tt import conv_tt
 from tests.oracle.parameters import conv_tt_parameters
 from tt_conv import ConvTT
-from tt_conv.conv_tt.registers import Registers
+from tt_conv.conv_tt.registers import Registers, StagewiseLevels
 
 
 def outputs(layer: ConvTT, sequence: torch.Tensor, past: list[torch.Tensor] | None) -> torch.Tensor:
@@ -89,3 +89,9 @@ def test_the_start_from_zero_is_what_zero_frames_give_on_frames_larger_than_its_
             for values in (started, expected)
         )
         torch.testing.assert_close(gradients, expected_gradients, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("boundary", ["zeros", "circular"])
+def test_levels_one_by_one_need_borders_of_their_own(boundary: str) -> None:
+    with pytest.raises(ValueError, match=f"boundary=\"stagewise\", got '{boundary}'"):
+        StagewiseLevels(ConvTT(2, 3, 3, boundary=boundary))

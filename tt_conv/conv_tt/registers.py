@@ -1,4 +1,7 @@
-"""The streaming form of a Conv-TT: every level advances with one convolution as soon as a frame is known."""
+"""A Conv-TT whose kernels are joined once: registers for the frames of a sequence, levels for a single window.
+
+Every level advances with one convolution as soon as a frame is known.
+"""
 
 from __future__ import annotations
 
@@ -7,17 +10,24 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from tt_conv.runtime.formats import Join, as_autocast, channels_last, crop, extend, pad_kernel, zeros
+from tt_conv.runtime.formats import (
+    CONVOLUTIONS,
+    Join,
+    JoinedConvolution,
+    as_autocast,
+    channels_last,
+    crop,
+    extend,
+    pad_kernel,
+    zeros,
+)
 
 if TYPE_CHECKING:
     from tt_conv.conv_tt.layer import ConvTT
 
 Levels: TypeAlias = tuple[Tensor, Tensor]
 """The registers, apart by what takes them next: ``V_M`` and ``[V_{M-1} | ... | V_1]``."""
-
-_CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 class Registers:
@@ -50,7 +60,7 @@ class Registers:
         # Zero borders that are set once need every level on a common margin, wide enough for level 1.
         reach = [sum((k - 1) // 2 for k in axis) for axis in zip(*layer.kernel_size, strict=True)]
         self._margin = reach if layer.boundary == "zeros" else [0] * layer.dim
-        self._convolution = _CONVOLUTIONS[layer.dim]
+        self._convolution = CONVOLUTIONS[layer.dim]
         self.weight, self.bias = _combined(layer, self._kernel_size)
         self._join = Join(self.weight.shape[1])
 
@@ -138,7 +148,7 @@ def _combined(layer: ConvTT, kernel_size: tuple[int, ...]) -> tuple[Tensor, Tens
     """
     rank, rows = layer.rank, []
     for m in reversed(range(layer.order)):
-        projection = layer.projections[m].transpose(1, 2).flatten(1, 2)
+        projection = _beside(layer.projections[m])
         # Column blocks V_{M-1} .. V_1; the row of V_{m+1} has its core in the block of V_m.
         blocks = [
             embedded(layer.cores[older], kernel_size)
@@ -149,6 +159,45 @@ def _combined(layer: ConvTT, kernel_size: tuple[int, ...]) -> tuple[Tensor, Tens
         rows.append(torch.cat([embedded(projection, kernel_size), *blocks], dim=1))
     biases = layer.level_biases()[::-1]
     return torch.cat(rows, dim=0), torch.cat(biases) if biases else None
+
+
+def _beside(projection: Tensor) -> Tensor:
+    """Return a projection ``[R, I, frames, *k]`` as a kernel ``[R, frames * I, *k]`` of frames beside each other."""
+    return projection.transpose(1, 2).flatten(1, 2)
+
+
+class StagewiseLevels:
+    """The levels of one window with stagewise borders: one convolution of ``[window | V_{m-1}]`` for each.
+
+    Registers advance all levels at once, which pays off over a sequence only: a window by itself would take as many
+    advances as there are levels. A fixed window has levels as well. As registers do, these depend on the parameters,
+    and must not outlive a change of them.
+    """
+
+    def __init__(self, layer: ConvTT) -> None:
+        if layer.boundary != "stagewise":
+            raise ValueError(
+                f'levels one by one have borders of their own: boundary="stagewise", got {layer.boundary!r}'
+            )
+        self._rank = layer.rank
+        self._windows = [layer.window_of(list(range(layer.steps)), level) for level in range(layer.order)]
+        biases = layer.level_biases()
+        self._levels = []
+        for m in range(layer.order):
+            weight = _beside(layer.projections[m])
+            if m:
+                older = layer.cores[m - 1]
+                sides = tuple(map(max, weight.shape[2:], older.shape[2:]))
+                weight = torch.cat([embedded(weight, sides), embedded(older, sides)], dim=1)
+            weight, bias = pad_kernel(as_autocast(weight), as_autocast(biases[m]) if biases else None)
+            self._levels.append(JoinedConvolution(channels_last(weight), bias))
+
+    def newest(self, frames: Sequence[Tensor]) -> Tensor:
+        """Return :math:`V_M` of the ``steps`` frames ``[batch, in_channels, *spatial]``, oldest first."""
+        older: list[Tensor] = []
+        for level, window, rank in zip(self._levels, self._windows, self._rank, strict=True):
+            older = [level([*(frames[n] for n in window), *older], rank)]
+        return older[0]
 
 
 def embedded(kernel: Tensor, size: tuple[int, ...]) -> Tensor:

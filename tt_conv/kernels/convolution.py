@@ -1,16 +1,14 @@
 """The geometry of an ordinary convolution, checked once and in one form."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from numbers import Integral
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 
 from tt_conv.checks import one_of, positive_int
 from tt_conv.runtime.modes import has_forward_hooks
 
-CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 PlainConvolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 MODULES: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     1: nn.Conv1d,

@@ -4,12 +4,14 @@ Channels innermost in memory, low precision under autocast, and widths that tens
 precision run on them by eights of channels.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+"""By the number of spatial axes."""
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -78,6 +80,28 @@ class Join:
         if self._rest is None or self._rest.shape != shape:
             self._rest = zeros(first, shape)
         return torch.cat([*parts, self._rest], dim=1)
+
+
+class JoinedConvolution:
+    """A convolution of tensors beside each other, with zero borders, whose kernel is padded and channels last.
+
+    Parameters
+    ----------
+    weight : Tensor
+        ``[out_channels, in_channels, *size]``, of odd size.
+    bias : Tensor, optional
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.weight, self.bias = weight, bias
+        self._convolve = CONVOLUTIONS[weight.ndim - 2]
+        self._padding = [(k - 1) // 2 for k in weight.shape[2:]]
+        self._join = Join(weight.shape[1])
+
+    def __call__(self, parts: Sequence[Tensor], channels: int) -> Tensor:
+        """Convolve tensors ``[batch, *, *spatial]``; of the output only the first ``channels`` are no padding."""
+        joined = self._join(parts)
+        return self._convolve(joined, self.weight, self.bias, padding=self._padding)[:, :channels]
 
 
 def extend(x: Tensor, margin: Sequence[int], boundary: str) -> Tensor:

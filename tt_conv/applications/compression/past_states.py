@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tt_conv.applications.compression.calibration import Calibration, at_work
-from tt_conv.kernels.convolution import CONVOLUTIONS
 from tt_conv.layers import ConvLSTMCell
+from tt_conv.runtime.formats import CONVOLUTIONS
 
 _MOST_ENTRIES = 2048  # of a regression; beyond, a state is seen at the place itself alone
 _SAMPLES = 4096  # positions per call and half
