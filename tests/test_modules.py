@@ -6,13 +6,16 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from types import FunctionType, MethodType
 
 import pytest
 import torch
 from torch import nn
 
 from tests.modules import MODULES, example, loss_of, output_of
+from tt_conv.runtime.kept import Expressions
 
 ROOT = Path(__file__).parents[1]
 
@@ -65,6 +68,43 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
     module, inputs = example(name)
     loss_of(module, inputs).backward()
     assert [key for key, parameter in module.named_parameters() if parameter.grad is None] == []
+
+
+def _tensors_beside_parameters(value: object, seen: set[int]) -> list[torch.Tensor]:
+    """Return the tensors that an object holds, except parameters and what the one rule for kept weights watches."""
+    if id(value) in seen or isinstance(value, nn.Parameter | Expressions):
+        return []
+    seen.add(id(value))
+    if isinstance(value, torch.Tensor):
+        return [value]
+    if isinstance(value, dict):
+        parts = list(value.values())
+    elif isinstance(value, list | tuple | set):
+        parts = list(value)
+    elif isinstance(value, partial):
+        parts = [value.func, *value.args, *value.keywords.values()]
+    elif isinstance(value, FunctionType):
+        parts = [cell.cell_contents for cell in value.__closure__ or ()]
+    elif isinstance(value, MethodType):
+        parts = [value.__self__]
+    else:
+        slots = [getattr(value, name, None) for kind in type(value).__mro__ for name in getattr(kind, "__slots__", ())]
+        parts = [*getattr(value, "__dict__", {}).values(), *slots]
+    return [tensor for part in parts for tensor in _tensors_beside_parameters(part, seen)]
+
+
+@every_module
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("gradients", [False, True])
+def test_nothing_derived_from_weights_outlives_a_call_but_by_the_one_rule(
+    name: str, training: bool, gradients: bool
+) -> None:
+    module, inputs = example(name)
+    module.train(training)
+    with torch.set_grad_enabled(gradients):
+        for _ in range(2):
+            output_of(module, inputs)
+    assert _tensors_beside_parameters(module, set()) == []
 
 
 @every_module
