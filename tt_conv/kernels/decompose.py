@@ -6,6 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from tt_conv.checks import one_of
 from tt_conv.kernels import spectral_rank as spectral
 from tt_conv.kernels.factorization import Factorization, Factors
 from tt_conv.kernels.rank import Rank, RankArgument, choose_rank
@@ -51,7 +52,7 @@ def decompose(
     # SVD does not exist in half precision, and MPS has no float64.
     kernel = kernel.detach().to(torch.float32 if kernel.device.type == "mps" else torch.float64)
     kernel = kernel.contiguous()
-    solve, tolerance, vbmf = _METHODS[kind.form.name]
+    solve, tolerance, vbmf = _METHODS[one_of(kind.form.name, "the format to decompose to", tuple(_METHODS))]
     complete = choose_rank(
         kind.form,
         rank,

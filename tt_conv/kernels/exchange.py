@@ -5,12 +5,13 @@ CP and Tucker tensors have the modes (out_channels, in_channels, \\*kernel_size)
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from tt_conv.checks import one_of
 from tt_conv.kernels.factorization import Factorization, Factors, kernel_factorization
 from tt_conv.kernels.tensorly import tensorly_torch
 
@@ -92,19 +93,37 @@ def write(kind: Factorization, factors: Factors) -> Any:
     A channel SVD is a Tucker tensor whose factors but that of the output channels are identities, which
     take no gradient.
     """
-    tltorch = tensorly_torch()
+    write = _WRITERS[one_of(kind.form.name, "a format with a tensor of TensorLy-Torch", tuple(_WRITERS))]
     copies = {name: nn.Parameter(factor.detach().clone(), factor.requires_grad) for name, factor in factors.items()}
-    if kind.form.name == "cp":
-        weights, *rest = copies.values()
-        return tltorch.CPTensor(weights, rest)
-    if kind.form.name == "tucker":
-        core, *rest = copies.values()
-        return tltorch.TuckerTensor(core, rest)
-    if kind.form.name == "svd":
-        kernel = copies["kernel"]
-        identities = [torch.eye(size).to(kernel) for size in kernel.shape[1:]]
-        return tltorch.TuckerTensor(kernel, [copies["output"], *identities])
+    return write(tensorly_torch(), copies)
+
+
+def _write_cp(tltorch: Any, copies: Mapping[str, nn.Parameter]) -> Any:
+    weights, *rest = copies.values()
+    return tltorch.CPTensor(weights, rest)
+
+
+def _write_tucker(tltorch: Any, copies: Mapping[str, nn.Parameter]) -> Any:
+    core, *rest = copies.values()
+    return tltorch.TuckerTensor(core, rest)
+
+
+def _write_svd(tltorch: Any, copies: Mapping[str, nn.Parameter]) -> Any:
+    kernel = copies["kernel"]
+    identities = [torch.eye(size).to(kernel) for size in kernel.shape[1:]]
+    return tltorch.TuckerTensor(kernel, [copies["output"], *identities])
+
+
+def _write_tt(tltorch: Any, copies: Mapping[str, nn.Parameter]) -> Any:
     first, *middle, last = copies.values()
     ends = [(first, first.detach().unsqueeze(0)), (last, last.detach().T.unsqueeze(-1).contiguous())]
     first, last = (nn.Parameter(end, source.requires_grad) for source, end in ends)
     return tltorch.TTTensor([first, *middle, last])
+
+
+_WRITERS: dict[str, Callable[[Any, Mapping[str, nn.Parameter]], Any]] = {
+    "cp": _write_cp,
+    "tucker": _write_tucker,
+    "tt": _write_tt,
+    "svd": _write_svd,
+}

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from tt_conv.checks import one_of
 from tt_conv.kernels.rank import CPFormat, Format, Rank, SVDFormat, TTFormat, TuckerFormat
 
 Factors = dict[str, Tensor]
@@ -154,4 +155,5 @@ FACTORIZATIONS: dict[str, Callable[[Sequence[int], str], Factorization]] = {
 
 def kernel_factorization(name: str, shape: Sequence[int]) -> Factorization:
     """Return the format ``name`` for kernels of a shape ``[out_channels, in_channels, *kernel_size]``."""
+    name = one_of(name, "factorization", tuple(FACTORIZATIONS))
     return FACTORIZATIONS[name](shape, "dhw"[5 - len(shape) :])

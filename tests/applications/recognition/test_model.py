@@ -116,3 +116,8 @@ def test_bad_inputs() -> None:
         model.with_future(clips())
     with pytest.raises(ValueError, match="state must hold 4 tensors"):
         model.step(clips()[:, 0], (torch.zeros(1),))
+
+
+def test_an_unknown_cell_is_refused() -> None:
+    with pytest.raises(ValueError, match="cell must be one of 'conv_lstm', 'conv_tt_lstm', got 'gru'"):
+        RecurrentRecognizer(1, 3, cell="gru")

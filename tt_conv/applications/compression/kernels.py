@@ -14,6 +14,7 @@ from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.moments import Metric, along_modes, roots
 from tt_conv.applications.compression.stacked_fit import fitted_pair, largest_stable_rank
+from tt_conv.checks import one_of
 from tt_conv.kernels.chain import stacked_kernel
 from tt_conv.kernels.decompose import decompose
 from tt_conv.kernels.factorization import Factorization, Factors, kernel_factorization
@@ -88,11 +89,16 @@ class Kernel:
 
     def candidates(self, formats: Iterable[str]) -> list[Candidate]:
         """Return what each format can do with fewer parameters than the dense kernel has."""
-        return [candidate for name in formats if name in self.formats() for candidate in self.search(name)]
+        return [
+            candidate
+            for name in map(known_format, formats)
+            if name in self.formats()
+            for candidate in self.search(name)
+        ]
 
     def search(self, name: str) -> list[Candidate]:
         """Return what one format can do with fewer parameters than the dense kernel has."""
-        return [c for c in _SEARCHES[name](self) if c.parameters < self.dense.numel()]
+        return [c for c in _SEARCHES[known_format(name)](self) if c.parameters < self.dense.numel()]
 
     def at(self, name: str, rank: Rank) -> Candidate:
         """Return the candidate of one format and complete rank."""
@@ -116,20 +122,20 @@ class Kernel:
 
     def form(self, name: str) -> Format:
         """Return what counts the ranks and parameters of a format for this kernel."""
-        if name != "conv_tt":
+        if known_format(name) != "conv_tt":
             return self.kind(name).form
         assert self.inner_size is not None
         return ConvTTFormat((*self.dense.shape[:2], 1, *self.dense.shape[2:]), (self.inner_size,), 1)
 
     def rebuild(self, name: str, factors: Factors) -> Tensor:
         """Return the dense kernel of some factors."""
-        if name == "conv_tt":
+        if known_format(name) == "conv_tt":
             return stacked_kernel(factors["projection"], factors["core"])
         return self.kind(name).rebuild(factors)
 
     def factors(self, name: str, rank: Rank) -> Factors:
         """Return the factors of a format and rank, in the dtype of the computation."""
-        if name == "conv_tt":
+        if known_format(name) == "conv_tt":
             factors = self._conv_tt(rank)
         elif name == "svd":
             factors = _split(self._svd, rank[0], self.dense.shape)
@@ -294,6 +300,11 @@ class Kernel:
         return Candidate(name, rank, parameters, self.error(self.rebuild(name, factors)))
 
 
+def known_format(name: str) -> str:
+    """Return the name of a format, or refuse it with those that there are."""
+    return one_of(name, "format", FORMATS)
+
+
 def with_macs(candidate: Candidate, macs: int) -> Candidate:
     """Return a candidate with its cost."""
     return replace(candidate, macs=macs)
@@ -302,7 +313,7 @@ def with_macs(candidate: Candidate, macs: int) -> Candidate:
 def factor_shapes(layer: Layer, name: str, rank: Rank) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the factors of a layer's kernel."""
     outputs, inputs, *_ = layer.weight.shape
-    if name == "conv_tt":
+    if known_format(name) == "conv_tt":
         inner = None if isinstance(layer, nn.Linear) else inner_kernel_size(layer)
         if inner is None or len(rank) != 1:
             raise ValueError(f"a kernel of shape {tuple(layer.weight.shape)} has no Conv-TT of rank {rank}")
@@ -314,7 +325,10 @@ def factor_shapes(layer: Layer, name: str, rank: Rank) -> dict[str, tuple[int, .
 def build_layer(layer: Layer, name: str, factors: Factors) -> nn.Module:
     """Return the layer with given factors that takes the place of a dense one; gradients and mode are kept."""
     weight = layer.weight
+    known_format(name)
     if isinstance(layer, nn.Linear):
+        if name != "svd":
+            raise ValueError(f"a linear layer has the format 'svd' only, got {name!r}")
         parts = {key: value.to(weight.device, weight.dtype).contiguous() for key, value in factors.items()}
         bias = None if layer.bias is None else layer.bias.detach().clone()
         new: nn.Module = LowRankLinear(parts["output"], parts["kernel"], bias)

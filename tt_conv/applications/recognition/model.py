@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tt_conv.checks import check_shape, positive_int
+from tt_conv.checks import check_shape, one_of, positive_int
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.recurrence import RecurrentCell
@@ -221,7 +221,7 @@ class RecurrentRecognizer(Recognizer):
         hidden_channels = _several(hidden_channels, "hidden_channels")
         scale = _STRIDE ** len(encoder_channels)
         super().__init__(in_channels, classes, hidden_channels[-1], scale, ahead=ahead, dropout=dropout)
-        make = _CELLS[cell]
+        make = _CELLS[one_of(cell, "cell", tuple(_CELLS))]
         for option in cell_options:
             if option not in inspect.signature(make).parameters:
                 raise TypeError(f"{cell} cells have no option {option!r}; see {make.__name__}")
