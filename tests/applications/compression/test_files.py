@@ -13,6 +13,7 @@ from tt_conv.applications.compression import compress, load_compressed, save_com
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
 
 safetensors = pytest.importorskip("safetensors.torch")
+WRITTEN = sorted(path for path in (Path(__file__).parent / "compressed").iterdir() if path.is_dir())
 
 FRESH = """
 import sys, torch
@@ -83,6 +84,23 @@ def test_foreign_networks_load_into_an_instance(tmp_path: Path) -> None:
         load_compressed(None, folder)
     with pytest.raises(ValueError, match="does not have"):
         load_compressed(nn.Sequential(nn.Conv2d(3, 16, 5)), folder)
+
+
+@pytest.mark.parametrize("folder", WRITTEN, ids=lambda folder: folder.name)
+def test_a_folder_of_an_older_version_loads_and_gives_the_outputs_of_its_time(folder: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(2, 6, 5, padding=2),
+        nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        nn.Conv2d(8, 6, 3, groups=2),
+        nn.Conv2d(6, 6, 3, bias=False),
+        nn.Conv2d(6, 4, 3, padding="same", padding_mode="circular"),
+        nn.Conv2d(4, 4, 5, padding=2, padding_mode="circular", bias=False),
+        nn.Flatten(),
+        nn.Linear(36, 8),
+    ).double()
+    x, expected = torch.load(folder / "outputs.pt", weights_only=True)
+    with torch.no_grad():
+        torch.testing.assert_close(load_compressed(model, folder).eval()(x), expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("stored", [torch.float64, torch.float16])
