@@ -41,7 +41,7 @@ def kernel_size_per_level(
     value: int | Sequence[int] | Sequence[Sequence[int]], order: int, dim: int
 ) -> tuple[tuple[int, ...], ...]:
     """Return odd kernel sizes per level and spatial axis, from one for all levels or a sequence per level."""
-    if not isinstance(value, Sequence) or not any(isinstance(size, Sequence) for size in value):
+    if not isinstance(value, Sequence) or isinstance(value, str) or not any(isinstance(k, Sequence) for k in value):
         return (odd_kernel_size(value, dim),) * order  # type: ignore[arg-type]
     if len(value) != order or not all(isinstance(size, Sequence) for size in value):
         raise ValueError(
@@ -64,6 +64,25 @@ def one_of(value: object, name: str, choices: Sequence[str]) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}, got {value!r}")
     return str(value)
+
+
+_FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+
+def check_floating(tensor: Tensor, name: str) -> None:
+    """Refuse tensors that hold no real floating-point numbers to compute with."""
+    if tensor.is_nested or tensor.layout != torch.strided:
+        raise TypeError(f"{name} must be strided, got layout {tensor.layout}; use {name}.to_dense()")
+    if tensor.dtype not in _FLOATING:
+        raise TypeError(f"{name} must be real and floating-point, got {tensor.dtype}")
+    if tensor.device.type == "meta":
+        raise ValueError(f"{name} is on the meta device: it has no values")
+
+
+def check_finite(tensor: Tensor, name: str) -> None:
+    """Refuse tensors with infinities or NaN."""
+    if not bool(torch.isfinite(tensor).all()):
+        raise ValueError(f"{name} has entries that are not finite")
 
 
 def check_dtype(value: Tensor, name: str, parameter: Tensor) -> None:

@@ -423,9 +423,12 @@ class TestSecondMoment:
         [
             ((torch.zeros(3, 4, 5),), r"\[batch, time, channels, \*spatial\]"),
             ((torch.zeros(1, 2, 3, 5), 3, (3,)), "3 steps needs as many frames, got 2"),
-            ((torch.zeros(1, 2, 3, 5), 1, (3, 3)), "does not fit the spatial axes"),
+            (
+                (torch.zeros(1, 2, 3, 5), 1, (3, 3)),
+                "must be an int or 1 ints, one per spatial axis",
+            ),
             ((torch.zeros(1, 2, 3, 5), 0, (3,)), "steps must be at least 1, got 0"),
-            ((torch.zeros(1, 2, 3, 5), 1, (2,)), "kernel sizes must be odd"),
+            ((torch.zeros(1, 2, 3, 5), 1, (2,)), "kernel_size must be odd"),
             ((torch.zeros(0, 2, 3, 5),), r"sequence is empty: shape \(0, 2, 3, 5\)"),
             ((torch.zeros(1, 2, 3, 5) / 0,), "not finite"),
             ((torch.zeros(1, 2, 3, 5, device="meta"),), "meta device"),
@@ -441,7 +444,7 @@ class TestSecondMoment:
             ((np.zeros((1, 2, 3, 5)),), "sequence must be a torch.Tensor, got ndarray"),
             ((torch.zeros(1, 2, 3, 5, dtype=torch.long),), "real and floating-point, got torch.int64"),
             ((torch.zeros(1, 2, 3, 5), "1", (3,)), "steps must be an int, got '1'"),
-            ((torch.zeros(1, 2, 3, 5), 1, (3.0,)), "made of integers"),
+            ((torch.zeros(1, 2, 3, 5), 1, (3.0,)), "kernel_size must be an int, got 3.0"),
         ],
     )
     def test_sequences_of_another_kind_are_refused(self, arguments, message):
@@ -479,10 +482,10 @@ DENSE = torch.zeros(4, 3, 2, 7)
         (DENSE, {"order": 0}, ValueError, "order must be at least 1"),
         (DENSE, {"order": 1.5}, TypeError, "order must be an int"),
         (DENSE, {"kernel_size": 4}, ValueError, "odd"),
-        (DENSE, {"kernel_size": (3, 3)}, ValueError, "one entry for each of the 1 spatial axes"),
-        (DENSE, {"kernel_size": ((3,),)}, ValueError, "one entry for each of the 2 levels"),
-        (DENSE, {"kernel_size": "3"}, TypeError, "made of integers"),
-        (DENSE, {"kernel_size": 3.0}, TypeError, "made of integers"),
+        (DENSE, {"kernel_size": (3, 3)}, ValueError, "one per spatial axis"),
+        (DENSE, {"kernel_size": ((3,),)}, ValueError, "one sequence of 1 ints for each of 2 levels"),
+        (DENSE, {"kernel_size": "3"}, TypeError, "kernel_size must be an int, got '3'"),
+        (DENSE, {"kernel_size": 3.0}, TypeError, "kernel_size must be an int, got 3.0"),
         (DENSE, {"window": "rolling"}, ValueError, "'sliding' or 'fixed'"),
         (DENSE, {"rank": None}, TypeError, "needs a rank"),
         (DENSE, {"rank": 0}, ValueError, "at least 1"),

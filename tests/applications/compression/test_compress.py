@@ -17,7 +17,7 @@ from tt_conv.applications.compression.choice import Option, choose
 from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import Kernel
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric, smooth
+from tt_conv.kernels.metric import Metric, smooth
 from tt_conv.layers import ConvLSTM, FramePredictor
 
 module = importlib.import_module("tt_conv.applications.compression.compress")  # the function has the same name

@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from tt_conv.applications.compression.kernels import Kernel
-from tt_conv.applications.compression.moments import Metric
 from tt_conv.applications.compression.stacked_fit import plain_pair, stable_pair
 from tt_conv.kernels.chain import stacked_kernel
+from tt_conv.kernels.metric import Metric
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 

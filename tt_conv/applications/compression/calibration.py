@@ -12,8 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tt_conv.applications.compression.layers import Layer, copied
-from tt_conv.applications.compression.moments import Metric
 from tt_conv.kernels.convolution import convolution
+from tt_conv.kernels.metric import Metric, patches
 
 _MOST_PATCH_ENTRIES = 4096
 _SAMPLED_ENTRIES = 1 << 21  # per call: positions times entries of a patch
@@ -101,7 +101,7 @@ class Calibration:
 
     def metrics(self, model: nn.Module, layers: Mapping[str, Layer]) -> dict[str, Metric]:
         """Return the second moments of the inputs of the layers that the data reach."""
-        sums = {name: _Moments(layer) for name, layer in layers.items()}
+        sums = {name: _MomentSum(layer) for name, layer in layers.items()}
 
         def add(name: str) -> Callable[[nn.Module, tuple[Any, ...]], None]:
             return lambda _, inputs: sums[name].add(inputs[0])
@@ -216,7 +216,7 @@ def at_work(
     yield copy, {name: copy.get_submodule(names[id(layer)]) for name, layer in (layers or {}).items()}
 
 
-class _Moments:
+class _MomentSum:
     """Sums of x x^T over sampled positions of everything that a layer sees."""
 
     def __init__(self, layer: Layer) -> None:
@@ -238,11 +238,7 @@ class _Moments:
         mean = self.sum / self.count
         if not mean.isfinite().all():
             raise ValueError(f"on the data, the inputs of layer {name!r} hold infinite or NaN values")
-        if not self.whole:
-            return Metric(mean)
-        taps = self.entries // self.inputs
-        blocks = mean.view(self.inputs, taps, self.inputs, taps)
-        return Metric(blocks.diagonal(dim1=1, dim2=3).mean(-1), mean)
+        return Metric.of(mean, self.inputs)
 
     def _samples(self, x: Tensor) -> Tensor:
         if isinstance(self.layer, nn.Linear):
@@ -265,15 +261,11 @@ class _Moments:
         ).sides
         mode = "constant" if conv.padding_mode == "zeros" else conv.padding_mode
         x = F.pad(x, [amount for side in reversed(sides) for amount in side], mode=mode)
-        for axis, (k, s, d) in enumerate(zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)):
-            x = x.unfold(2 + axis, 1 + d * (k - 1), s)
-            x = x[..., ::d]
-        # [batch, channels, *positions, *taps]
+        x = patches(x, conv.kernel_size, conv.stride, conv.dilation)
         grid = (x.shape[0], *x.shape[2 : 2 + dim])
         places = self._places(math.prod(grid), x.device)
         batch, *positions = torch.unravel_index(places, grid)
-        patches = x.movedim(1, 1 + dim)[(batch, *positions)]
-        return patches.flatten(1)
+        return x.movedim(1, 1 + dim)[(batch, *positions)].flatten(1)
 
     def _some(self, samples: Tensor) -> Tensor:
         return samples[self._places(len(samples), samples.device)]

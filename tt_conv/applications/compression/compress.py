@@ -26,10 +26,10 @@ from tt_conv.applications.compression.layers import (
     replace_layer,
 )
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.applications.compression.moments import Metric, smooth
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 from tt_conv.checks import one_of
 from tt_conv.kernels.layer import TensorizedConv
+from tt_conv.kernels.metric import Metric, smooth
 from tt_conv.kernels.rank import choose_rank
 
 BUDGETS = ("parameters", "macs", "time", "error")

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 
 from tt_conv.applications.compression.calibration import Calibration, relative_error
 from tt_conv.applications.compression.layers import copied
-from tt_conv.applications.compression.moments import Metric
 from tt_conv.applications.compression.past_states import explained_by_past, steps_worth_having
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 from tt_conv.applications.compression.stacked_fit import fitted_pair
@@ -22,6 +21,7 @@ from tt_conv.conv_tt.layer import ConvTT
 from tt_conv.conv_tt.tensor import check_window
 from tt_conv.kernels.chain import stacked_kernel
 from tt_conv.kernels.convolution import PlainConvolution, plain_convolution
+from tt_conv.kernels.metric import Metric
 from tt_conv.kernels.rank import ConvTTFormat
 from tt_conv.layers import ConvLSTM, ConvLSTMCell, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.runtime.formats import extend
@@ -125,10 +125,10 @@ def to_conv_tt_lstm(
     cells = _cells(model)
     one_of(boundary, "boundary", ("zeros", "stagewise"))
     calibration = None if data is None else Calibration(data)
-    moments = _Moments(model, cells, calibration)
+    metrics = _CellMetrics(model, cells, calibration)
 
     of_input = None if input_rank is None else _input_rank(input_rank, cells.values())
-    ask = _Ask(window, kernel_size, rank, tol, cells, moments)
+    ask = _Ask(window, kernel_size, rank, tol, cells, metrics)
     levels, per_level, notes = ask.levels(model, order, steps)
 
     options: dict[str, Any] = {"order": levels.order, "steps": levels.steps, "rank": per_level, "window": window}
@@ -139,7 +139,7 @@ def to_conv_tt_lstm(
     converted = _like(model, options)
     rows: list[LayerReport] = []
     for (name, trained), cell in zip(cells.items(), _cells(converted, ConvTTLSTMCell).values(), strict=True):
-        rows += _fill(name, cell, trained, moments)
+        rows += _fill(name, cell, trained, metrics)
     return converted, _report(model, converted, rows, calibration, notes)
 
 
@@ -294,7 +294,7 @@ class _Levels:
         ) * self.order
 
     def rank_reaching(
-        self, tol: float, most: object, cells: Mapping[str, ConvLSTMCell], moments: "_Moments"
+        self, tol: float, most: object, cells: Mapping[str, ConvLSTMCell], metrics: "_CellMetrics"
     ) -> tuple[int, ...]:
         """Return the smallest rank with which the newest levels of all cells reach an error."""
         if isinstance(tol, bool) or not isinstance(tol, int | float) or not 0 < tol < 1:
@@ -302,7 +302,7 @@ class _Levels:
         limit = None if most is None else self.rank_within(most, cells.values())[-1]
         size, needed = self.kernel_size[-1], 1
         for name, cell in cells.items():
-            kernel, metric = _parts(cell.conv, cell.in_channels)[1], moments.recurrent(name, self.kernel_size[-1])
+            kernel, metric = _parts(cell.conv, cell.in_channels)[1], metrics.recurrent(name, self.kernel_size[-1])
             largest = math.prod(size) * kernel.shape[1] if limit is None else limit
             needed = _smallest_reaching(tol, needed, largest, kernel, size, metric)
         return (needed,) * self.order
@@ -329,7 +329,7 @@ def _smallest_reaching(
     return enough
 
 
-class _Moments:
+class _CellMetrics:
     """What the parts of each cell's kernel see of the data; nothing is known without data."""
 
     def __init__(self, model: nn.Module, cells: Mapping[str, ConvLSTMCell], calibration: Calibration | None) -> None:
@@ -339,7 +339,7 @@ class _Moments:
         self._known: dict[str, Metric] = {}
 
     def metric(self, name: str) -> Metric | None:
-        """Return the moments of all that a cell's convolution sees, behind what was truncated so far."""
+        """Return the metric of all that a cell's convolution sees, behind what was truncated so far."""
         if self.calibration is None:
             return None
         if name not in self._known:
@@ -361,11 +361,11 @@ class _Moments:
         return found.floored()
 
     def input(self, name: str, kernel_size: Sequence[int]) -> Metric | None:
-        """Return the moments of the frame for two kernels of a size."""
+        """Return the metric of the frame for two kernels of a size."""
         return self._part(name, kernel_size, slice(None, self.cells[name].in_channels))
 
     def recurrent(self, name: str, kernel_size: Sequence[int]) -> Metric | None:
-        """Return the moments of the hidden state for two kernels of a size."""
+        """Return the metric of the hidden state for two kernels of a size."""
         return self._part(name, kernel_size, slice(self.cells[name].in_channels, None))
 
     def _part(self, name: str, kernel_size: Sequence[int], channels: slice) -> Metric | None:
@@ -398,7 +398,7 @@ class _Ask:
     rank: int | float | Sequence[int] | None
     tol: float | None
     cells: Mapping[str, ConvLSTMCell]
-    moments: _Moments
+    metrics: _CellMetrics
 
     def levels(
         self, model: nn.Module, order: int | None, steps: int | None
@@ -407,8 +407,8 @@ class _Ask:
         order = self._named() if order is None else positive_int(order, "order")
         steps = None if steps is None else positive_int(steps, "steps")
         helpful, notes = steps, []
-        if steps is None and self.moments.calibration is not None:
-            helpful, note = self._helpful(model, 1 if order is None else order, self.moments.calibration)
+        if steps is None and self.metrics.calibration is not None:
+            helpful, note = self._helpful(model, 1 if order is None else order, self.metrics.calibration)
             notes.append(note)
         wanted, *_ = tries = self._tries(order, steps, helpful)
         for attempt in tries:
@@ -445,7 +445,7 @@ class _Ask:
         if self.tol is None:
             rank = _CHOSEN_BUDGET if self.rank is None else self.rank
             return levels, levels.rank_within(rank, self.cells.values())
-        return levels, levels.rank_reaching(self.tol, self.rank, self.cells, self.moments)
+        return levels, levels.rank_reaching(self.tol, self.rank, self.cells, self.metrics)
 
     def _helpful(self, model: nn.Module, order: int, calibration: Calibration) -> tuple[int | None, str]:
         """Return how many past states help on the data, None where they don't tell, and why."""
@@ -453,7 +453,7 @@ class _Ask:
         size, lost, worst = levels.kernel_size[-1], {}, 0.0
         for name, cell in self.cells.items():
             kernel = _parts(cell.conv, cell.in_channels)[1]
-            pair = _pair(kernel, rank[-1], size, self.moments.recurrent(name, size))
+            pair = _pair(kernel, rank[-1], size, self.metrics.recurrent(name, size))
             dense, worst = pair.dense, max(worst, pair.error)
             lost[name] = _in_the_middle(kernel, dense.shape[2:]) - dense
         if worst < _NO_LOSS:
@@ -497,11 +497,11 @@ def _pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric 
     return _Pair(projection.to(kernel.dtype), core.to(kernel.dtype), error)
 
 
-def _fill(name: str, cell: ConvTTLSTMCell, trained: ConvLSTMCell, moments: _Moments) -> list[LayerReport]:
+def _fill(name: str, cell: ConvTTLSTMCell, trained: ConvLSTMCell, metrics: _CellMetrics) -> list[LayerReport]:
     """Fill a fresh cell from a trained one, and say what was lost."""
     of_input, recurrent = _parts(trained.conv, trained.in_channels)
     conv, train = cell.input_conv, cell.recurrent
-    newest = _pair(recurrent, train.rank[-1], train.kernel_size[-1], moments.recurrent(name, train.kernel_size[-1]))
+    newest = _pair(recurrent, train.rank[-1], train.kernel_size[-1], metrics.recurrent(name, train.kernel_size[-1]))
     rows = []
     with torch.no_grad():
         for core in train.cores[:-1]:
@@ -514,16 +514,16 @@ def _fill(name: str, cell: ConvTTLSTMCell, trained: ConvLSTMCell, moments: _Mome
         kept = of_input
         if isinstance(conv, ConvTT):
             size = conv.kernel_size[0]
-            pair = _pair(of_input, conv.rank[0], size, moments.input(name, size))
+            pair = _pair(of_input, conv.rank[0], size, metrics.input(name, size))
             conv.projections[0][:, :, 0].copy_(pair.projection)
             conv.cores[0].copy_(pair.core)
             kept = pair.dense
-            rows.append(_row(f"{name}.input_conv", of_input, conv, pair, moments.calibration is not None))
+            rows.append(_row(f"{name}.input_conv", of_input, conv, pair, metrics.calibration is not None))
         else:
             conv.weight.copy_(_in_the_middle(of_input, conv.weight.shape[2:]))
-    rows.append(_row(f"{name}.recurrent", recurrent, train, newest, moments.calibration is not None))
+    rows.append(_row(f"{name}.recurrent", recurrent, train, newest, metrics.calibration is not None))
     if kept.shape[2:] == newest.dense.shape[2:]:
-        moments.truncated(name, torch.cat([kept, newest.dense], dim=1))
+        metrics.truncated(name, torch.cat([kept, newest.dense], dim=1))
     return rows
 
 

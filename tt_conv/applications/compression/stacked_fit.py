@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tt_conv.applications.compression.moments import Metric, refitted_core
 from tt_conv.conv_tt.fit import PoorFitWarning, conv_tt
 from tt_conv.kernels.chain import stacked_kernel
+from tt_conv.kernels.metric import Metric, refitted_core
 
 _PENALTIES = (1e-3, 1e-4, 1e-5, 1e-6)
 _FEWEST, _MOST = 25, 200  # iterations with each of these weights

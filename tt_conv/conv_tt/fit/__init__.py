@@ -2,6 +2,6 @@
 
 from tt_conv.conv_tt.fit.decompose import conv_tt
 from tt_conv.conv_tt.fit.poor_fit import PoorFitWarning
-from tt_conv.conv_tt.fit.second_moment import input_second_moment
+from tt_conv.kernels.metric import input_second_moment
 
 __all__ = ["PoorFitWarning", "conv_tt", "input_second_moment"]

@@ -14,18 +14,20 @@ from typing import Any, Literal, overload
 import torch
 from torch import Tensor
 
+from tt_conv.checks import kernel_size_per_level, positive_int
 from tt_conv.conv_tt.fit.balance import balance
 from tt_conv.conv_tt.fit.fit import Settings, fit_train
-from tt_conv.conv_tt.fit.inputs import centred, dense_kernel, level_kernel_sizes
-from tt_conv.conv_tt.fit.matrix_free import Factors, Metric
+from tt_conv.conv_tt.fit.inputs import centred, dense_kernel
+from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors
 from tt_conv.conv_tt.fit.poor_fit import PoorFitWarning
 from tt_conv.conv_tt.fit.rank_choice import is_ruled_out, smallest_rank
-from tt_conv.conv_tt.fit.second_moment import SecondMoment, check_second_moment
 from tt_conv.conv_tt.fit.train import Target, Train
 from tt_conv.conv_tt.tensor import ConvTTTensor, Window, check_window
+from tt_conv.kernels.metric import Metric, checked_moment, roots
 from tt_conv.kernels.rank import ConvTTFormat, choose_rank
 
 Rank = int | float | Sequence[int]
+KernelSize = int | Sequence[int] | Sequence[Sequence[int]]
 # A relative error above which a decomposition is hardly one.
 POOR_FIT = 0.5
 
@@ -36,7 +38,7 @@ def conv_tt(
     rank: Rank | None = ...,
     *,
     order: int,
-    kernel_size: int | tuple[int, ...] | tuple[tuple[int, ...], ...],
+    kernel_size: KernelSize,
     window: Window = ...,
     tol: float | None = ...,
     return_errors: Literal[False] = ...,
@@ -53,7 +55,7 @@ def conv_tt(
     rank: Rank | None = ...,
     *,
     order: int,
-    kernel_size: int | tuple[int, ...] | tuple[tuple[int, ...], ...],
+    kernel_size: KernelSize,
     window: Window = ...,
     tol: float | None = ...,
     return_errors: Literal[True],
@@ -69,7 +71,7 @@ def conv_tt(
     rank: Rank | None = None,
     *,
     order: int,
-    kernel_size: int | tuple[int, ...] | tuple[tuple[int, ...], ...],
+    kernel_size: KernelSize,
     window: Window = "sliding",
     tol: float | None = None,
     return_errors: bool = False,
@@ -191,21 +193,33 @@ class _Problem:
         # By the largest entry, since the squares of tiny or huge ones leave the range of float64.
         self.size = float(wide.abs().max()) or 1.0
         self.dense = wide / self.size
-        self.moment: SecondMoment | None = None
         self.metric: Metric | None = None
+        self.inverse_root: Tensor | None = None
+        self.apply_moment: ApplyMoment | None = None
         self.white = self.dense
         if second_moment is not None:
             shape = (train.inputs, train.steps, *train.support)
-            matrix = check_second_moment(second_moment, train.inputs, shape).to(kernel.device)
-            self.moment = SecondMoment(matrix, train.inputs, math.prod(shape[1:]))
-            self.white = self.moment.whiten(self.dense)
-            if self.moment.rest is not None:
-                self.metric = _metric(Target(train, self.white), self.moment.rest)
+            self._measure_by(checked_moment(second_moment, train.inputs, shape).to(kernel.device))
+
+    def _measure_by(self, moment: Tensor) -> None:
+        """Whiten the channels, so that an error counts the same in each: that turns a train into a train.
+
+        What a moment of whole patches says beyond the channels cannot be had that way, and is left to the refinement.
+        """
+        train = self.train
+        self.metric = Metric.of(moment, train.inputs)
+        floored = self.metric.floored()
+        root, self.inverse_root = roots(floored.channels)
+        self.white = torch.einsum("oi...,iq->oq...", self.dense, root)
+        if floored.patches is not None:
+            blocks = floored.patches.unflatten(0, (train.inputs, -1)).unflatten(2, (train.inputs, -1))
+            white = torch.einsum("pi,injm,qj->pnqm", self.inverse_root, blocks, self.inverse_root)
+            self.apply_moment = _on_spectra(Target(train, self.white), white.flatten(2).flatten(0, 1))
 
     @cached_property
     def beyond(self) -> float:
         """The relative error that no rank can go below, since some taps of the kernel are out of reach."""
-        if self.metric is not None or not bool(self.dense.any()):
+        if self.apply_moment is not None or not bool(self.dense.any()):
             return 0.0
         rest = self.train.out_of_reach(self.white)
         return float(torch.linalg.vector_norm(rest) / torch.linalg.vector_norm(self.white))
@@ -215,9 +229,9 @@ class _Problem:
         train = replace(self.train, rank=rank)
         if not bool(self.dense.any()):
             return self._zero(train)
-        factors, errors = fit_train(train, self.white, self.settings, self.metric)
-        if self.moment is not None:
-            factors = Factors(factors.cores, [self.moment.restore(p) for p in factors.projections])
+        factors, errors = fit_train(train, self.white, self.settings, self.apply_moment)
+        if self.inverse_root is not None:
+            factors = Factors(factors.cores, [p @ self.inverse_root for p in factors.projections])
         factors = balance(Factors(factors.cores, [self.size * p for p in factors.projections]))
         tensor = self._tensor(train, factors)
         tensor.relative_error = self._relative_error(tensor)
@@ -233,7 +247,7 @@ class _Problem:
             if rank not in found:
                 # With a metric beyond the channels, the bound does not hold for the error that counts.
                 target = Target(replace(self.train, rank=rank), self.white)
-                if self.beyond > tol or (self.metric is None and is_ruled_out(target, tol)):
+                if self.beyond > tol or (self.apply_moment is None and is_ruled_out(target, tol)):
                     return False
                 found[rank] = self.at(rank)
             error = found[rank][0].relative_error
@@ -269,9 +283,9 @@ class _Problem:
 
     def _relative_error(self, tensor: ConvTTTensor) -> float:
         difference = self.dense - tensor.to(torch.float64).to_tensor() / self.size
-        if self.moment is None:
+        if self.metric is None:
             return float(torch.linalg.vector_norm(difference) / torch.linalg.vector_norm(self.dense))
-        return math.sqrt(max(0.0, self.moment.squared(difference)) / self.moment.squared(self.dense))
+        return math.sqrt(self.metric.squared(difference) / self.metric.squared(self.dense))
 
 
 def _beyond(problem: _Problem) -> str:
@@ -288,12 +302,12 @@ def _beyond(problem: _Problem) -> str:
     )
 
 
-def _train(kernel: Tensor, order: object, kernel_size: object, window: Window) -> Train:
+def _train(kernel: Tensor, order: object, kernel_size: KernelSize, window: Window) -> Train:
     outputs, inputs, steps = kernel.shape[:3]
-    levels = _integer("order", order)
+    levels = positive_int(order, "order")
     if levels > steps:
         raise ValueError(f"order must be between 1 and the number of frames of W, {steps}, got {levels}")
-    sizes = level_kernel_sizes(kernel_size, levels, kernel.ndim - 3)
+    sizes = kernel_size_per_level(kernel_size, levels, kernel.ndim - 3)
     return Train(outputs, inputs, steps, (1,) * levels, sizes, sizes, window)
 
 
@@ -306,15 +320,9 @@ def _as_large_as_dense(form: ConvTTFormat) -> tuple[int, ...]:
 def _settings(random_state: object, restarts: object, n_iter_max: object) -> Settings:
     if isinstance(random_state, bool) or not isinstance(random_state, numbers.Integral):
         raise TypeError(f"random_state must be an int, got {random_state!r}")
-    return Settings(operator.index(random_state), _integer("restarts", restarts), _integer("n_iter_max", n_iter_max))
-
-
-def _integer(name: str, value: object) -> int:
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
-        raise TypeError(f"{name} must be an int, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, got {value}")
-    return operator.index(value)
+    return Settings(
+        operator.index(random_state), positive_int(restarts, "restarts"), positive_int(n_iter_max, "n_iter_max")
+    )
 
 
 def _checked_tol(tol: object) -> float:
@@ -325,7 +333,7 @@ def _checked_tol(tol: object) -> float:
     return float(tol)
 
 
-def _metric(target: Target, moment: Tensor) -> Metric:
+def _on_spectra(target: Target, moment: Tensor) -> ApplyMoment:
     """How a moment of patches acts on a scaled spectrum [N, F, O, I]."""
     grid, train = target.grid, target.train
     scale = grid.scale[:, None, None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tt_conv.conv_tt.fit.matrix_free import Factors, Metric
+from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors
 from tt_conv.conv_tt.fit.polish import polish
 from tt_conv.conv_tt.fit.search import Found, by_algebra, by_search
 from tt_conv.conv_tt.fit.sketch import expand, sketch
@@ -34,7 +34,7 @@ class Settings:
 
 
 def fit_train(
-    train: Train, kernel: Tensor, settings: Settings, metric: Metric | None = None
+    train: Train, kernel: Tensor, settings: Settings, apply_moment: ApplyMoment | None = None
 ) -> tuple[Factors, list[float]]:
     """Find the factors of a train for a dense kernel.
 
@@ -44,7 +44,7 @@ def fit_train(
     kernel : Tensor [O, I, N, *K]
         In float64, its support that of the train.
     settings : Settings
-    metric : callable, optional
+    apply_moment : callable, optional
         Second moment of the input, for the refinement.
 
     Returns
@@ -64,4 +64,4 @@ def fit_train(
         candidates.append(expand(target, kernel, found.cores, narrow.outputs))
     problem = target.whole()
     best = min(candidates, key=lambda cores: float(problem.fit([core[None] for core in cores]).squared_error))
-    return polish(target, best, iterations=settings.iterations, metric=metric)
+    return polish(target, best, iterations=settings.iterations, apply_moment=apply_moment)

@@ -1,9 +1,7 @@
-"""What users pass as a kernel and as kernel sizes, checked and brought to one form."""
+"""What users pass as a kernel, checked and brought to one form."""
 
 from __future__ import annotations
 
-import numbers
-import operator
 from typing import Any
 
 import numpy as np
@@ -11,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tt_conv.checks import check_finite, check_floating
 from tt_conv.conv_tt.fit.fourier import Size
-
-FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def dense_kernel(kernel: Any) -> Tensor:
@@ -46,7 +43,7 @@ def dense_kernel(kernel: Any) -> Tensor:
         kernel = torch.from_numpy(np.ascontiguousarray(kernel))
     if not isinstance(kernel, Tensor):
         raise TypeError(f"W must be a tensor [O, I, N, *K], got {type(kernel).__name__}")
-    check_values(kernel, "W")
+    check_floating(kernel, "W")
     if not 4 <= kernel.ndim <= 6:
         raise ValueError(f"W must be [O, I, N, *K] with 1 to 3 spatial axes, got shape {tuple(kernel.shape)}")
     if kernel.numel() == 0:
@@ -55,66 +52,11 @@ def dense_kernel(kernel: Any) -> Tensor:
     return kernel.detach()
 
 
-def check_values(tensor: Tensor, name: str) -> None:
-    """Refuse tensors that hold no real floating-point numbers to compute with."""
-    if tensor.is_nested or tensor.layout != torch.strided:
-        raise TypeError(f"{name} must be strided, got layout {tensor.layout}; use {name}.to_dense()")
-    if tensor.dtype not in FLOATING:
-        raise TypeError(f"{name} must be real and floating-point, got {tensor.dtype}")
-    if tensor.device.type == "meta":
-        raise ValueError(f"{name} is on the meta device: it has no values")
-
-
-def check_finite(tensor: Tensor, name: str) -> None:
-    """Refuse tensors with infinities or NaN."""
-    if not bool(torch.isfinite(tensor).all()):
-        raise ValueError(f"{name} has entries that are not finite")
-
-
 def _holds_arrays(factorized: Any) -> bool:
     """Whether NumPy arrays are somewhere among the factors."""
     parts = [factorized] if isinstance(factorized, np.ndarray) else list(vars(factorized).values())
     flat = [item for part in parts for item in (part if isinstance(part, (list, tuple)) else [part])]
     return any(isinstance(item, np.ndarray) for item in flat)
-
-
-def level_kernel_sizes(kernel_size: object, order: int, dim: int) -> tuple[Size, ...]:
-    """One kernel size per level.
-
-    Parameters
-    ----------
-    kernel_size : int, sequence of d ints, or sequence of M sequences of d ints
-        For all levels and axes, for all levels, or for each level.
-    order, dim : int
-        M and d.
-
-    Returns
-    -------
-    tuple of tuple of int
-    """
-    sizes = list(kernel_size) if isinstance(kernel_size, (tuple, list)) else []
-    if not any(isinstance(size, (tuple, list)) for size in sizes):
-        return (one_kernel_size(kernel_size, dim),) * order
-    if len(sizes) != order:
-        raise ValueError(f"kernel_size needs one entry for each of the {order} levels, got {kernel_size!r}")
-    return tuple(one_kernel_size(size, dim) for size in sizes)
-
-
-def one_kernel_size(size: object, dim: int) -> Size:
-    """One odd kernel size for each spatial axis, from an int or a sequence."""
-    axes = tuple(size) if isinstance(size, (tuple, list)) else (size,) * dim
-    sizes = tuple(_integer(k, size) for k in axes)
-    if len(axes) != dim:
-        raise ValueError(f"kernel_size needs one entry for each of the {dim} spatial axes, got {size!r}")
-    if any(k < 1 or k % 2 == 0 for k in sizes):
-        raise ValueError(f"kernel sizes must be odd, so that kernels have a centre; got {size!r}")
-    return sizes
-
-
-def _integer(k: object, size: object) -> int:
-    if isinstance(k, bool) or not isinstance(k, numbers.Integral):
-        raise TypeError(f"kernel_size must be made of integers, got {size!r}")
-    return operator.index(k)
 
 
 def centred(kernel: Tensor, support: Size) -> Tensor:

@@ -18,7 +18,7 @@ from tt_conv.conv_tt.fit.fourier import Size
 from tt_conv.conv_tt.fit.linear_algebra import ridged_cholesky, unfold_gram
 from tt_conv.conv_tt.fit.train import Target
 
-Metric = Callable[[Tensor], Tensor]
+ApplyMoment = Callable[[Tensor], Tensor]
 """Applies the second moment of the input to a scaled spectrum [N, F, O, I]."""
 
 # Relative error below which there is nothing but rounding.
@@ -161,7 +161,7 @@ class Preconditioner:
 
 
 def refine(
-    target: Target, factors: Factors, *, metric: Metric | None, iterations: int, min_decrease: float = 1e-4
+    target: Target, factors: Factors, *, apply_moment: ApplyMoment | None, iterations: int, min_decrease: float = 1e-4
 ) -> tuple[Factors, list[float]]:
     """Levenberg-Marquardt with conjugate gradients.
 
@@ -170,7 +170,7 @@ def refine(
     target : Target
     factors : Factors
         The start.
-    metric : callable, optional
+    apply_moment : callable, optional
         Second moment of the input; without it all inputs count the same.
     iterations : int
         Upper limit.
@@ -182,7 +182,7 @@ def refine(
     Factors, list of float
         And the relative error at the start and after each iteration, never increasing.
     """
-    apply = metric if metric is not None else _identity
+    apply = apply_moment if apply_moment is not None else _identity
     norm = _squared(target.spectrum, apply)
     at = Linearisation(target, factors)
     residual = target.spectrum - at.output()
@@ -214,7 +214,7 @@ def refine(
 
 
 def _solve(
-    at: Linearisation, gradient: Factors, blocks: Preconditioner, apply: Metric, damping: float
+    at: Linearisation, gradient: Factors, blocks: Preconditioner, apply: ApplyMoment, damping: float
 ) -> tuple[Factors, float]:
     """Preconditioned conjugate gradients for (JᵀΣJ + damping M) step = gradient, M the preconditioner.
 
@@ -247,5 +247,5 @@ def _identity(spectrum: Tensor) -> Tensor:
     return spectrum
 
 
-def _squared(spectrum: Tensor, apply: Metric) -> float:
+def _squared(spectrum: Tensor, apply: ApplyMoment) -> float:
     return float((spectrum.conj() * apply(spectrum)).real.sum())

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.conv_tt.fit.levenberg_marquardt import descend, orthonormalise
-from tt_conv.conv_tt.fit.matrix_free import Factors, Metric, refine
+from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors, refine
 from tt_conv.conv_tt.fit.starts import batch_size
 from tt_conv.conv_tt.fit.train import Target
 
@@ -15,7 +15,7 @@ DENSE_UNKNOWNS = 1500
 
 
 def polish(
-    target: Target, cores: list[Tensor], *, iterations: int, metric: Metric | None = None
+    target: Target, cores: list[Tensor], *, iterations: int, apply_moment: ApplyMoment | None = None
 ) -> tuple[Factors, list[float]]:
     """Decrease the error of the whole kernel.
 
@@ -26,7 +26,7 @@ def polish(
         The start; its projections are the best ones.
     iterations : int
         Upper limit.
-    metric : callable, optional
+    apply_moment : callable, optional
         Second moment of the input.
 
     Returns
@@ -37,13 +37,13 @@ def polish(
     train = target.train
     problem = target.whole()
     unknowns = sum(train.core_entries(level) for level in range(train.order))
-    if metric is None and unknowns <= DENSE_UNKNOWNS and batch_size(problem, train.rank, unknowns):
+    if apply_moment is None and unknowns <= DENSE_UNKNOWNS and batch_size(problem, train.rank, unknowns):
         descent = descend(problem, [core[None] for core in cores], iterations=iterations, target=1e-13)
         cores = [core[0] for core in descent.cores]
         return Factors(cores, best_projections(target, cores)), descent.history
     cores = [core[0] for core in orthonormalise([core[None] for core in cores])]
     start = Factors(cores, best_projections(target, cores))
-    return refine(target, start, metric=metric, iterations=iterations)
+    return refine(target, start, apply_moment=apply_moment, iterations=iterations)
 
 
 def best_projections(target: Target, cores: list[Tensor]) -> list[Tensor]:
