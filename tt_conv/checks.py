@@ -41,7 +41,7 @@ def kernel_size_per_level(
     value: int | Sequence[int] | Sequence[Sequence[int]], order: int, dim: int
 ) -> tuple[tuple[int, ...], ...]:
     """Return odd kernel sizes per level and spatial axis, from one for all levels or a sequence per level."""
-    if not isinstance(value, Sequence) or isinstance(value, str) or not any(isinstance(k, Sequence) for k in value):
+    if not isinstance(value, Sequence) or not any(isinstance(size, tuple | list) for size in value):
         return (odd_kernel_size(value, dim),) * order  # type: ignore[arg-type]
     if len(value) != order or not all(isinstance(size, Sequence) for size in value):
         raise ValueError(
