@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile -c constraints.txt
 
-.PHONY: demo test test-lowest lint types docs bench bench-gpu clean
+.PHONY: demo test test-lowest test-versions lint types docs bench gpu-wheels bench-gpu bench-gpu-paths train-gpu clean
 
 demo: $(VENV)/.demo
 	$(BIN)/tt-conv demo
@@ -32,12 +32,32 @@ bench: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
-# Runs with $(PYTHON) itself, which brings its own build of PyTorch. What else the machine lacks is imported from the
-# wheels in WHEELS. ONLY="recurrence/training*" runs some cases.
-WHEELS ?= wheels ../wheels
+# Wheels of what a machine with a GPU lacks that has PyTorch with Lightning, torchmetrics, opt_einsum, SciPy, Matplotlib,
+# tensorboard, Pillow, safetensors, scikit-image, h5py, xarray, and what those need.
+WHEELS ?= wheels
+GPU_PYTHON ?= 3.12
+GPU_PACKAGES := tensorly tensorly-torch jsonargparse docstring_parser typeshed_client av
+MANYLINUX := $(foreach glibc,2_34 2_31 2_28 2_27 2_26 2_24 2_17,--platform manylinux_$(glibc)_x86_64) --platform manylinux2014_x86_64
+gpu-wheels:
+	rm -rf $(WHEELS)
+	$(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --implementation cp \
+	    --python-version $(GPU_PYTHON) $(MANYLINUX) -c constraints.txt -d $(WHEELS) $(GPU_PACKAGES)
+	@size=$$(du -sm $(WHEELS) | cut -f1); echo "$$size MB in $(WHEELS)"; test $$size -lt 60
+
+# Three runs of at most nine minutes, with $(PYTHON) itself, which brings its own build of PyTorch; what else it lacks is
+# imported from WHEELS. Each writes $(OUT)/NAME.json after every case and goes on where one before it stopped.
+# ONLY="recurrence/training*" runs some cases. REHEARSE=1 runs all of it on a CPU, at a size that ends.
+OUT ?= build/gpu
 ONLY ?=
+REHEARSE ?=
+BENCH_GPU = $(PYTHON) -m benchmarks.run --wheels $(WHEELS) --resume --out $(OUT)/$(1).json \
+    $(if $(ONLY),--only $(ONLY),--series $(1)) $(if $(REHEARSE),--small,--device cuda)
 bench-gpu:
-	$(PYTHON) -m benchmarks.run --device cuda --wheels $(WHEELS) $(if $(ONLY),--only $(ONLY))
+	$(call BENCH_GPU,engine)
+bench-gpu-paths:
+	$(call BENCH_GPU,paths)
+train-gpu:
+	$(call BENCH_GPU,training)
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

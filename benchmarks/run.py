@@ -1,9 +1,11 @@
-"""Checks and benchmarks of a device in one go: ``make bench`` on the CPU, ``make bench-gpu`` on a GPU.
+"""Checks and benchmarks of a device: ``make bench`` on the CPU, ``make bench-gpu`` and its sisters on a GPU.
 
-A part is a module with ``cases(device)``, which yields one result, a dict with a ``case``, as each case ends. A part
-whose ``cases`` takes ``wanted`` as well, a function from the name of a case to a bool, can run some of its cases alone.
-A part that fails, or lacks a package, does not stop the others. With ``--seconds`` no part starts or goes on after
-that time; what was left out is named.
+A part is a module with ``cases(device)``, which yields one result, a dict with a ``case``, as each case ends. Its
+``cases`` may take more, each by its name: ``wanted``, a function from the name of a case to a bool, so that some cases
+can be run alone; ``small``, to run everything at a size that shows no more than that it runs; ``folder``, where it may
+keep files; ``digits``, a folder with IDX files. A part that fails, or lacks a package, does not stop the others. With
+``--seconds`` no part starts or goes on after that time; what was left out is named. ``--resume`` goes on where a run
+into the same file stopped: cases that ended well are not repeated.
 """
 
 import argparse
@@ -15,18 +17,20 @@ import os
 import platform
 import signal
 import sys
+import sysconfig
 import tempfile
 import time
 import zipfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import torch
 
-from benchmarks.guarded import OutOfTime, failure
+from benchmarks.guarded import NEEDS_CUDA, OutOfTime, failure
 
 PARTS = {
     "golden": "benchmarks.golden_on_device",
@@ -44,26 +48,27 @@ PARTS = {
     "trained_kernels": "benchmarks.decomposition.trained_kernels",
     "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
     "compression": "benchmarks.compression.pretrained",
+    "long_training": "benchmarks.video_prediction.long_training",
 }
 
-SECONDS_ON_GPU = 470
-"""What a run on a GPU takes at most, unless --seconds says otherwise."""
+SECONDS_ON_GPU = 500
+"""What a run on a GPU takes at most, unless --seconds says otherwise: nine minutes with its start."""
 
-# Checks first, then what says most; each with the seconds after which it makes room for the next.
-ON_GPU = {
-    "golden": 40,
-    "recurrence_checks": 60,
-    "conv_einsum": 60,
-    "recurrence": 220,
-    "precision": 40,
-    "conv_tt_programs": 40,
-    "factorized_convolutions": 60,
-    "conv_einsum_overhead": 20,
-    "decomposition_noise": 60,
-    "trained_kernels": 60,
-    "video_prediction": 60,
-    "decomposition_recovery": 60,
+# What a GPU is asked, in runs that are worth having alone. In each, checks come first, then what says most; a part
+# makes room for the next after its seconds.
+SERIES: dict[str, dict[str, int]] = {
+    "engine": {"golden": 30, "recurrence_checks": 70, "conv_einsum": 60, "recurrence": SECONDS_ON_GPU},
+    "paths": {
+        "conv_tt_programs": 60,
+        "factorized_convolutions": 240,
+        "conv_einsum_overhead": 20,
+        "decomposition_noise": 60,
+        "precision": 120,
+    },
+    "training": {"long_training": SECONDS_ON_GPU},
 }
+ONLY_ON_REQUEST = ("long_training",)
+"""Parts that take hours without a GPU."""
 
 
 def write_json(path: Path, value: object) -> None:
@@ -109,15 +114,36 @@ def limited_to(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
+_PLATFORM = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+
+
+def runs_here(wheel: str) -> bool:
+    """Say whether a wheel is for this Python and this kind of machine, by its name."""
+    pythons, abis, platforms = wheel.removesuffix(".whl").split("-")[-3:]
+    major, minor = sys.version_info[:2]
+    if platforms != "any":
+        system, _, processor = _PLATFORM.partition("_")
+        if not any(system in name and name.endswith(processor) for name in platforms.split(".")):
+            return False
+    for python in pythons.split("."):
+        if python in ("py3", f"py{major}{minor}", f"cp{major}{minor}"):
+            return True
+        # The stable interface of a version serves all later ones.
+        if "abi3" in abis.split(".") and python.startswith(f"cp{major}"):
+            return int(python.removeprefix(f"cp{major}") or 0) <= minor
+    return False
+
+
 @contextmanager
 def importable(folders: Sequence[Path]) -> Iterator[None]:
-    """Let imports find what this Python lacks in folders of wheels, those for other versions of Python left out."""
-    tags = ("-none-any.whl", f"-cp{sys.version_info.major}{sys.version_info.minor}-", "-abi3-")
+    """Let imports find what this Python lacks in folders of wheels; those for others are named and left out."""
     with tempfile.TemporaryDirectory() as unpacked:
         for wheel in sorted(wheel for folder in folders for wheel in folder.glob("*.whl")):
-            if any(tag in wheel.name for tag in tags):
-                with zipfile.ZipFile(wheel) as archive:
-                    archive.extractall(unpacked)
+            if not runs_here(wheel.name):
+                print(f"left out {wheel.name}: it is not for Python {platform.python_version()} on {_PLATFORM}")
+                continue
+            with zipfile.ZipFile(wheel) as archive:
+                archive.extractall(unpacked)
         sys.path.append(unpacked)
         try:
             yield
@@ -125,19 +151,29 @@ def importable(folders: Sequence[Path]) -> Iterator[None]:
             sys.path.remove(unpacked)
 
 
-def _run(part: str, pattern: str, device: torch.device) -> Iterator[dict]:
-    """Yield the results of a part, or of those of its cases that match a pattern."""
+Offer = Mapping[str, Any]
+
+
+def _run(part: str, device: torch.device, offered: Offer) -> Iterator[dict]:
+    """Yield the results of a part, called with what it takes of what is offered."""
     try:
         cases: Callable[..., Iterator[dict]] = importlib.import_module(PARTS[part]).cases
     except ModuleNotFoundError as error:
         yield {"case": "all", "skipped": f"no module named {error.name}"}
         return
-    if pattern:
-        cases = partial(cases, wanted=lambda case: fnmatch.fnmatch(case, pattern))
+    taken = inspect.signature(cases).parameters
     try:
-        yield from cases(device)
+        yield from cases(device, **{name: value for name, value in offered.items() if name in taken})
     except Exception as error:
-        yield failure("the rest", error)
+        yield failure(THE_REST, error)
+
+
+THE_REST = "the rest"
+
+
+def ended_well(result: Mapping[str, Any]) -> bool:
+    """Say whether there is no reason to repeat a case on the same machine."""
+    return result.get("ok", True) and result.get("skipped", NEEDS_CUDA) == NEEDS_CUDA
 
 
 def _check_pattern(parser: argparse.ArgumentParser, part: str, pattern: str) -> None:
@@ -147,11 +183,11 @@ def _check_pattern(parser: argparse.ArgumentParser, part: str, pattern: str) -> 
         parser.error(f"the cases of {part} can't be selected; use --only {part}")
 
 
-def _kept(parser: argparse.ArgumentParser, path: Path, device: torch.device) -> list[dict]:
+def _kept(parser: argparse.ArgumentParser, path: Path, about: Mapping[str, Any]) -> list[dict]:
     if not path.exists():
         return []
     written = json.loads(path.read_text())
-    if written["machine"] != machine(device):
+    if written["machine"] != about:
         parser.error(f"{path} holds results of another machine, {written['machine']}; choose another --out")
     return written["results"]
 
@@ -164,14 +200,22 @@ def _arguments() -> argparse.ArgumentParser:
         metavar="PART[/CASES]",
         help=f"parts to run ({', '.join(PARTS)}), or some cases of one, such as 'recurrence/training*'",
     )
+    parser.add_argument("--series", choices=SERIES, help="what a GPU is asked in one run (without --only)")
     parser.add_argument("--device", default="cpu", help="such as cpu or cuda")
     parser.add_argument("--out", type=Path, default=Path("build/benchmarks.json"), help="JSON file for the results")
     parser.add_argument("--keep", action="store_true", help="keep the results of other cases that --out holds already")
+    parser.add_argument("--resume", action="store_true", help="as --keep, and leave out the cases that ended well")
+    parser.add_argument("--small", action="store_true", help="run all of it at a size that ends soon and says little")
+    parser.add_argument("--digits", type=Path, help="folder with IDX files of MNIST for the long training")
     parser.add_argument(
         "--seconds", type=float, help=f"stop after that time; on a GPU {SECONDS_ON_GPU} unless given, otherwise never"
     )
     parser.add_argument("--wheels", type=Path, nargs="*", default=[], help="folders with wheels of missing packages")
     return parser
+
+
+def _is_wanted(part: str, pattern: str, done: Set[tuple[str, str]], case: str) -> bool:
+    return (part, case) not in done and fnmatch.fnmatch(case, pattern or "*")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -188,32 +232,42 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _run_all(parser: argparse.ArgumentParser, options: argparse.Namespace, device: torch.device) -> int:
     on_gpu = device.type == "cuda"
-    selected = [selection.partition("/")[::2] for selection in options.only or (ON_GPU if on_gpu else PARTS)]
+    series = SERIES[options.series or "engine"] if options.series or on_gpu else None
+    usual = series or [part for part in PARTS if part not in ONLY_ON_REQUEST]
+    selected = [selection.partition("/")[::2] for selection in options.only or usual]
     for part, pattern in selected:
         _check_pattern(parser, part, pattern)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    kept = _kept(parser, options.out, device) if options.keep else []
+    about = {**machine(device), **({"size": "small"} if options.small else {})}
+    kept = _kept(parser, options.out, about) if options.keep or options.resume else []
+    if options.resume:
+        kept = [result for result in kept if ended_well(result) or "skipped" not in result]
+    done = {(result["part"], result["case"]) for result in kept if options.resume and ended_well(result)}
     results: list[dict] = []
 
     def take(part: str, result: dict) -> None:
         results.append({"part": part, **result})
         fresh = {(other["part"], other["case"]) for other in results}
         others = [other for other in kept if (other["part"], other["case"]) not in fresh]
-        write_json(options.out, {"machine": machine(device), "time": time.time(), "results": others + results})
+        write_json(options.out, {"machine": about, "time": time.time(), "results": others + results})
         print(json.dumps(results[-1]), flush=True)
 
     limit = SECONDS_ON_GPU if on_gpu and options.seconds is None else options.seconds
     end = None if limit is None else time.monotonic() + limit
     for part, pattern in selected:
         seconds = None if end is None else end - time.monotonic()
-        if seconds is not None and on_gpu and options.only is None:
-            seconds = min(seconds, ON_GPU[part])
+        if seconds is not None and series is not None and options.only is None:
+            seconds = min(seconds, series[part])
+        offered = {"wanted": partial(_is_wanted, part, pattern, done), "small": options.small}
+        offered |= {"folder": options.out.parent, "digits": options.digits}
         try:
             with limited_to(seconds):
-                for result in _run(part, pattern, device):
+                for result in _run(part, device, offered):
                     take(part, result)
         except OutOfTime:
-            take(part, {"case": "the rest", "skipped": "out of time"})
+            take(part, {"case": THE_REST, "skipped": "out of time"})
+    if done:
+        print(f"{len(done)} cases that ended well before were left out")
     failed = [f"{result['part']}/{result['case']}" for result in results if not result.get("ok", True)]
     skipped = [f"{result['part']}/{result['case']} ({result['skipped']})" for result in results if "skipped" in result]
     print(f"{len(results) - len(skipped)} cases, {len(failed)} failed{': ' + ', '.join(failed) if failed else ''}")

@@ -23,7 +23,7 @@ import tensorly
 import torch
 from torch import Tensor, nn
 
-from benchmarks.guarded import guarded
+from benchmarks.guarded import fitting, guarded
 from benchmarks.interleaved import interleaved, seconds
 from benchmarks.run import machine, write_json
 from tt_conv import TensorizedConv
@@ -215,14 +215,23 @@ def results(device: torch.device, settings: Settings, done: Iterable[str] = ()) 
     for name, shape, factorization, budget, mode in names(settings):
         if name not in skipped:
             with tensorly.backend_context("pytorch"):
-                result = guarded(name, partial(run_case, name, shape, factorization, budget, mode, device, settings))
+                measure = partial(run_case, name, shape, factorization, budget, mode, device)
+                result = guarded(name, partial(fitting, settings.batch, _with_batch(measure, settings)))
             yield result
 
 
-def cases(device: torch.device) -> Iterator[dict]:
+def _with_batch(measure: Callable[[Settings], dict], settings: Settings) -> Callable[[int], dict]:
+    return lambda batch: measure(replace(settings, batch=batch))
+
+
+def cases(
+    device: torch.device, wanted: Callable[[str], bool] = lambda case: True, small: bool = False
+) -> Iterator[dict]:
     """Yield one result per shape, format, budget and mode."""
-    on_gpu = device.type == "cuda"
-    yield from results(device, Settings(batch=32, seconds=0.2) if on_gpu else Settings())
+    settings = Settings(batch=32, seconds=0.2) if device.type == "cuda" else Settings()
+    if small:
+        settings = Settings(shapes=[Shape(8, 8, 3, 1, 8)], budgets=QUICK_BUDGETS, batch=1, seconds=0.01)
+    yield from results(device, settings, [name for name, *_ in names(settings) if not wanted(name)])
 
 
 def geometric_mean(values: Sequence[float]) -> float:

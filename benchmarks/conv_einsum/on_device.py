@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.guarded import guarded
+from benchmarks.guarded import NEEDS_CUDA, guarded
 from tt_conv import ConvEinsumError, conv_einsum, conv_einsum_expression
 
 # What the tests hold conv-einsum against; imported by name, since tests are not type-checked.
@@ -25,12 +25,14 @@ LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 5e-3, torch.float16: 2e-2, torch.bfloat16: 1e-1}
 
 
-def cases(device: torch.device) -> Iterator[dict]:
+def cases(device: torch.device, wanted: Callable[[str], bool] = lambda case: True) -> Iterator[dict]:
     """Yield one result per equation: the largest relative difference for each way of evaluating it."""
     for problem in _cases.CASES:
-        yield guarded(problem.name, partial(_compare, problem, device))
-    yield from _refusals(device)
-    yield guarded("torch.compile(fullgraph=True)", partial(_compiled, device))
+        if wanted(problem.name):
+            yield guarded(problem.name, partial(_compare, problem, device))
+    for case, measure in {"two devices are refused": _refusal, "torch.compile(fullgraph=True)": _compiled}.items():
+        if wanted(case):
+            yield guarded(case, partial(measure, device))
 
 
 def _compare(problem: Any, device: torch.device) -> dict:
@@ -86,16 +88,16 @@ def _difference(values: tuple[Tensor, ...], expected: Any) -> float:
     )
 
 
-def _refusals(device: torch.device) -> Iterator[dict]:
-    """Yield whether operands on two devices are refused."""
+def _refusal(device: torch.device) -> dict:
+    """Return whether operands on two devices are refused."""
     if device.type == "cpu":
-        return
+        return {"skipped": NEEDS_CUDA}
     try:
         conv_einsum("ij,jk->ik", torch.ones(2, 3), torch.ones(3, 4, device=device))
         refused = False
     except ConvEinsumError:
         refused = True
-    yield {"case": "two devices are refused", "ok": refused}
+    return {"ok": refused}
 
 
 def _compiled(device: torch.device) -> dict:

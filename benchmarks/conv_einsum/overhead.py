@@ -93,20 +93,19 @@ CALLED: dict[str, tuple[str, list[tuple[int, ...]], dict, list, Callable[..., Te
 }
 
 
-def cases(device: torch.device) -> Iterator[dict]:
+def cases(device: torch.device, wanted: Callable[[str], bool] = lambda case: True) -> Iterator[dict]:
     """Yield the planning time of each equation, then the overhead of each call."""
     for name, (equation, shapes, options) in PLANNED.items():
         for train in (False, True):
-            milliseconds = _planning(equation, shapes, {**options, "train": train})
-            yield {
-                "case": f"planning: {name}, {'training' if train else 'inference'}",
-                "milliseconds": milliseconds,
-                "ok": milliseconds <= PLANNING_MILLISECONDS,
-            }
+            case = f"planning: {name}, {'training' if train else 'inference'}"
+            if wanted(case):
+                milliseconds = _planning(equation, shapes, {**options, "train": train})
+                yield {"case": case, "milliseconds": milliseconds, "ok": milliseconds <= PLANNING_MILLISECONDS}
     for name in CALLED:
         for train in (False, True):
             case = f"call: {name}, {'training' if train else 'inference'}"
-            yield guarded(case, partial(_calls, name, device, train))
+            if wanted(case):
+                yield guarded(case, partial(_calls, name, device, train))
 
 
 def _planning(equation: str, shapes: list[tuple[int, ...]], options: dict) -> float:

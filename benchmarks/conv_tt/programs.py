@@ -31,12 +31,15 @@ LAYERS = [
     (4, 64, 3, 2, 4, 32, 16, 16),
     (8, 16, 3, 2, 2, 2, 8, 1),
 ]
+SMALL_LAYERS = [(4, 8, 3, 2, 2, 2, 8, 1), (4, 8, 3, 3, 3, 2, 8, 1)]
 DENSE = "dense convolution"
 
 
-def cases(device: torch.device) -> Iterator[dict]:
+def cases(
+    device: torch.device, wanted: Callable[[str], bool] = lambda case: True, small: bool = False
+) -> Iterator[dict]:
     """Yield one result per layer and kind of pass."""
-    for in_channels, out_channels, kernel, order, steps, rank, image, batch in LAYERS:
+    for in_channels, out_channels, kernel, order, steps, rank, image, batch in SMALL_LAYERS if small else LAYERS:
         layer = ConvTT(in_channels, out_channels, kernel, order=order, steps=steps, rank=rank, optimize="measure")
         frames = torch.randn(batch, steps, in_channels, image, image, device=device)
         for train in (False, True):
@@ -44,7 +47,8 @@ def cases(device: torch.device) -> Iterator[dict]:
                 f"{in_channels}->{out_channels} k{kernel} M{order} N{steps} R{rank} {image}x{image} B{batch} "
                 f"{'training' if train else 'inference'}"
             )
-            yield guarded(case, partial(_measure, layer.to(device), frames, train=train))
+            if wanted(case):
+                yield guarded(case, partial(_measure, layer.to(device), frames, train=train))
 
 
 def _measure(layer: ConvTT, frames: Tensor, *, train: bool) -> dict:

@@ -9,11 +9,14 @@ pass more cores, are the larger ones. On two threads.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 
 import torch
 
 from benchmarks.decomposition.recovery import Setting, planted
+from benchmarks.guarded import guarded
 from tt_conv import conv_tt
 
 SETTING = Setting(order=3, lags=1, dim=2, window="sliding", outputs=192, inputs=48, rank=8)
@@ -23,23 +26,29 @@ SECONDS = 60.0
 SEEDS = 3
 
 
-def cases(device: torch.device) -> Iterator[dict]:
+def cases(
+    device: torch.device, wanted: Callable[[str], bool] = lambda case: True, small: bool = False
+) -> Iterator[dict]:
     """Yield one result per seed and kind of kernel."""
     torch.set_num_threads(2)
+    setting = replace(SETTING, outputs=12, inputs=6, rank=2) if small else SETTING
     for frames in ("of growing size", "of one size"):
         for seed in range(SEEDS):
-            exact = planted(SETTING, seed)
+            case = f"frames {frames}, seed {seed}"
+            if not wanted(case):
+                continue
+            exact = planted(setting, seed)
             if frames == "of one size":
                 exact /= torch.linalg.vector_norm(exact, dim=(0, 1, 3, 4), keepdim=True)
-            yield {"case": f"frames {frames}, seed {seed}", **_measure(exact, seed, device)}
+            yield guarded(case, partial(_measure, setting, exact, seed, device))
 
 
-def _measure(exact: torch.Tensor, seed: int, device: torch.device) -> dict:
+def _measure(setting: Setting, exact: torch.Tensor, seed: int, device: torch.device) -> dict:
     generator = torch.Generator().manual_seed(1000 + seed)
     noise = torch.randn(exact.shape, generator=generator, dtype=torch.float64)
     noisy = exact + NOISE * noise * exact.norm() / noise.norm()
     start = time.perf_counter()
-    found = conv_tt(noisy.to(device), SETTING.rank, order=SETTING.order, kernel_size=SETTING.kernel_size)
+    found = conv_tt(noisy.to(device), setting.rank, order=setting.order, kernel_size=setting.kernel_size)
     seconds = time.perf_counter() - start
     error = float((found.to_tensor().cpu() - noisy).norm() / noisy.norm())
     floor = float((exact - noisy).norm() / noisy.norm())

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.guarded import guarded
+from benchmarks.guarded import NEEDS_CUDA, guarded
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
 
 LAYERS: dict[str, Callable[[], ConvLSTM | ConvTTLSTM]] = {
@@ -104,7 +104,7 @@ def _half(make: Callable[[], ConvLSTM | ConvTTLSTM], device: torch.device, dtype
 
 def _graphs(make: Callable[[], ConvLSTM | ConvTTLSTM], device: torch.device) -> dict:
     if device.type != "cuda":
-        return {"skipped": "needs CUDA"}
+        return {"skipped": NEEDS_CUDA}
     layer = _seeded(make).double().to(device)
     replayed = deepcopy(layer)
     replayed.use_cuda_graphs()
@@ -129,7 +129,7 @@ def _predictor() -> FramePredictor:
 
 def _graphs_of_a_predictor(device: torch.device) -> dict:
     if device.type != "cuda":
-        return {"skipped": "needs CUDA"}
+        return {"skipped": NEEDS_CUDA}
     models = [_predictor().to(device) for _ in range(2)]
     models[1].use_cuda_graphs()
     scalers = [torch.amp.GradScaler("cuda", init_scale=2.0**30) for _ in models]
@@ -157,7 +157,7 @@ def _graphs_of_a_predictor(device: torch.device) -> dict:
 
 def _graphs_of_a_stream(device: torch.device) -> dict:
     if device.type != "cuda":
-        return {"skipped": "needs CUDA"}
+        return {"skipped": NEEDS_CUDA}
     model = _predictor().double().eval().to(device)
     frames = torch.rand(2, 6, 1, SIDE, SIDE, device=device, dtype=torch.float64)
     with torch.inference_mode():

@@ -36,13 +36,15 @@ TEST_SEQUENCES = 64
 TOGETHER = 10
 
 
-def cases(device: torch.device, wanted: Callable[[str], bool] = lambda case: True) -> Iterator[dict]:
+def cases(
+    device: torch.device, wanted: Callable[[str], bool] = lambda case: True, small: bool = False
+) -> Iterator[dict]:
     """Yield one result per learning rate, seed and precision."""
     torch.set_num_threads(1)
     for rate, seed, precision in itertools.product(RATES, range(SEEDS), PRECISIONS):
         case = f"{precision}, seed {seed}, rate {rate:g}"
         if wanted(case):
-            yield guarded(case, partial(train, precision, seed, rate, device))
+            yield guarded(case, partial(train, precision, seed, rate, device, TOGETHER if small else STEPS))
 
 
 def train(precision: str, seed: int, rate: float, device: torch.device, steps: int = STEPS) -> dict[str, Any]:

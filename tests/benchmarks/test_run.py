@@ -135,9 +135,10 @@ def test_launches_on_a_gpu_are_what_the_host_starts() -> None:
 
 
 def test_a_contender_that_fails_leaves_the_others_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "SIDE", 8)
     monkeypatch.setattr(speed, "interleaved", lambda runs, device, **_: dict.fromkeys(runs, 0.5))
-    setting = speed.Setting("1 layer", False, 1, 2, 1, ("baseline fp32", "ConvTT-LSTM graphs fp32", "ConvLSTM fp32"))
+    setting = speed.Setting(
+        "1 layer", False, 1, 2, 1, ("baseline fp32", "ConvTT-LSTM graphs fp32", "ConvLSTM fp32"), side=8
+    )
     result = speed.case(setting, torch.device("cpu"), dict.fromkeys(speed.DTYPES, 1e12))
     assert list(result["contenders"]) == ["baseline fp32", "ConvLSTM fp32"]
     assert "CUDA graphs need a CUDA device" in result["failed"]["ConvTT-LSTM graphs fp32"]
@@ -216,11 +217,10 @@ def test_peak_memory_and_launches_are_those_of_the_call() -> None:
 
 
 def test_the_recurrence_benchmark_measures_every_contender(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(speed, "SIDE", 8)
     monkeypatch.setattr(speed, "interleaved", lambda runs, device, **_: dict.fromkeys(runs, 0.5))
     peaks = dict.fromkeys(speed.DTYPES, 1e12)
     contenders = [name for name in (*speed.ALL, speed.NAIVE) if "compiled" not in name]
-    setting = speed.Setting("1 layer", True, 1, 2, 1, contenders)
+    setting = speed.Setting("1 layer", True, 1, 2, 1, contenders, side=8)
     result = {"case": setting.name, **speed.case(setting, torch.device("cpu"), peaks)}
     assert list(result["contenders"]) == list(setting.contenders)
     assert result["contenders"]["baseline bf16"]["time"] == 1

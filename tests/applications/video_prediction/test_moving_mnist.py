@@ -43,6 +43,13 @@ def test_a_sequence_depends_on_split_seed_and_index_alone() -> None:
     assert len({sequence.numpy().tobytes() for sequence in different}) == 7
 
 
+@pytest.mark.parametrize("options", [{}, {"size": (40, 60), "digits": 3, "digit_size": 13, "speed": 0.3}])
+def test_sequences_drawn_together_are_those_drawn_one_by_one(options: dict[str, Any]) -> None:
+    dataset = MovingMNIST("test", frames=11, seed=2, **options)
+    numbers = [7, 0, 12345, *range(100, 140)]
+    assert torch.equal(dataset.sequences(numbers), torch.stack([dataset.sequence(number) for number in numbers]))
+
+
 def test_workers_give_the_same_sequences() -> None:
     dataset = MovingMNIST(length=6, frames=3)
     loader = DataLoader(dataset, batch_size=2, num_workers=1, multiprocessing_context="fork")

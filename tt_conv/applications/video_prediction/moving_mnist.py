@@ -1,6 +1,6 @@
 """Moving-MNIST: digits that drift over a black frame and bounce off its walls, made on the fly."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
 from typing import SupportsIndex, cast
@@ -130,18 +130,67 @@ class MovingMNIST(SequenceDataset):
         number = self.checked_index(index)
         return self._made(epoch * self.length + number if self.fresh else number)
 
+    def sequences(self, numbers: Iterable[int], device: torch.device | str = "cpu") -> Tensor:
+        """Several sequences at once, drawn on a device, which needs nothing but their digits and positions.
+
+        Parameters
+        ----------
+        numbers : iterable of int
+            Which ones, as :meth:`sequence` numbers them; there are more than ``length``.
+        device : torch.device or str
+            Where they are drawn.
+
+        Returns
+        -------
+        Tensor
+            ``[B, T, 1, H, W]`` on that device, the same values on every device.
+
+        Examples
+        --------
+        >>> dataset = MovingMNIST(frames=4)
+        >>> bool(torch.equal(dataset.sequences([3, 5])[1], dataset.sequence(5)))
+        True
+        """
+        digits, paths = zip(*map(self._drawn_by_lot, numbers), strict=True)
+        images = torch.from_numpy(self._images[np.array(digits)]).to(device)
+        corners = torch.from_numpy(self._corners(np.array(paths))).to(device)
+        side = self.digit_size
+        # Rows and columns of a frame as those of a digit, [B, digits, T, H] and [B, digits, T, W].
+        rows, columns = (
+            torch.arange(length, device=device) - corners[..., axis, None] for axis, length in enumerate(self.size)
+        )
+        inside = [(places >= 0) & (places < side) for places in (rows, columns)]
+        batch, digit = (torch.arange(length, device=device) for length in images.shape[:2])
+        drawn = images[
+            batch[:, None, None, None, None],
+            digit[:, None, None, None],
+            rows.clamp(0, side - 1).unsqueeze(-1),
+            columns.clamp(0, side - 1).unsqueeze(-2),
+        ]
+        return (drawn * (inside[0].unsqueeze(-1) & inside[1].unsqueeze(-2))).amax(1).unsqueeze(2)
+
     def _made(self, number: int) -> Tensor:
+        canvas = np.zeros((self.frames, *self.size), np.float32)
+        for digit, corners in zip(*self._drawn_by_lot(number), strict=True):
+            _draw(canvas, self._images[digit], self._corners(corners))
+        return torch.from_numpy(canvas).unsqueeze(1)
+
+    def _drawn_by_lot(self, number: int) -> tuple[list[int], list[NDArray[np.float64]]]:
+        """Which digits are in a sequence, and for each its path ``[T, 2]`` in the unit box."""
         # Only uniform doubles are drawn: their stream, unlike that of the other distributions, is not
         # expected to change between releases of NumPy.
         random = np.random.default_rng([self.seed, SPLITS.index(self.split), number]).random((self.digits, 4))
-        canvas = np.zeros((self.frames, *self.size), np.float32)
+        digits, paths = [], []
         for which, row, column, turn in random:
-            image = self._images[int(which * len(self._images))]
             angle = 2 * np.pi * turn
             velocity = self.speed * np.array([np.sin(angle), np.cos(angle)])
-            path = bouncing_path(np.array([row, column]), velocity, self.frames)
-            _draw(canvas, image, path)
-        return torch.from_numpy(canvas).unsqueeze(1)
+            digits.append(int(which * len(self._images)))
+            paths.append(bouncing_path(np.array([row, column]), velocity, self.frames))
+        return digits, paths
+
+    def _corners(self, path: NDArray[np.float64]) -> NDArray[np.int64]:
+        """Top and left of a digit, in whole pixels, where a path in the unit box has it."""
+        return (path * (np.array(self.size) - self.digit_size)).astype(int)
 
 
 def bouncing_path(start: NDArray[np.float64], velocity: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
@@ -174,10 +223,9 @@ def _check_type(value: object, expected: type, rule: str) -> None:
         raise TypeError(f"{rule}, got {value!r}")
 
 
-def _draw(canvas: NDArray[np.float32], image: NDArray[np.float32], path: NDArray[np.float64]) -> None:
+def _draw(canvas: NDArray[np.float32], image: NDArray[np.float32], corners: NDArray[np.int64]) -> None:
     side = len(image)
-    free = np.array(canvas.shape[1:]) - side
-    for frame, (top, left) in zip(canvas, (path * free).astype(int), strict=True):
+    for frame, (top, left) in zip(canvas, corners, strict=True):
         place = frame[top : top + side, left : left + side]
         np.maximum(place, image, out=place)
 
