@@ -19,6 +19,11 @@ test-lowest:
 	build/lowest/bin/python -m pip install --quiet --no-compile -c build/lowest/constraints.txt '.[applications,test]'
 	build/lowest/bin/python -m pytest -o filterwarnings=ignore
 
+# The oldest PyTorch, that of GPU machines, and the newest: hours and tens of GB, for releases. VERSIONS="2.8.0" for others.
+VERSIONS ?=
+test-versions:
+	$(PYTHON) tools/test_versions.py $(VERSIONS)
+
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -17,7 +17,6 @@ import os
 import platform
 import signal
 import sys
-import sysconfig
 import tempfile
 import time
 import zipfile
@@ -114,7 +113,7 @@ def limited_to(seconds: float | None) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-_PLATFORM = sysconfig.get_platform().replace("-", "_").replace(".", "_")
+_PLATFORM = (sys.platform, platform.machine())
 
 
 def runs_here(wheel: str) -> bool:
@@ -122,8 +121,9 @@ def runs_here(wheel: str) -> bool:
     pythons, abis, platforms = wheel.removesuffix(".whl").split("-")[-3:]
     major, minor = sys.version_info[:2]
     if platforms != "any":
-        system, _, processor = _PLATFORM.partition("_")
-        if not any(system in name and name.endswith(processor) for name in platforms.split(".")):
+        system, processor = _PLATFORM
+        names = [name for name in platforms.split(".") if "musl" not in name]
+        if not any(system in name and name.endswith(processor) for name in names):
             return False
     for python in pythons.split("."):
         if python in ("py3", f"py{major}{minor}", f"cp{major}{minor}"):
@@ -140,7 +140,9 @@ def importable(folders: Sequence[Path]) -> Iterator[None]:
     with tempfile.TemporaryDirectory() as unpacked:
         for wheel in sorted(wheel for folder in folders for wheel in folder.glob("*.whl")):
             if not runs_here(wheel.name):
-                print(f"left out {wheel.name}: it is not for Python {platform.python_version()} on {_PLATFORM}")
+                print(
+                    f"left out {wheel.name}: it is not for Python {platform.python_version()} on {' '.join(_PLATFORM)}"
+                )
                 continue
             with zipfile.ZipFile(wheel) as archive:
                 archive.extractall(unpacked)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from tt_conv._version import __version__
 from tt_conv.lazy import exports
+from tt_conv.runtime.versions import check_torch
 
 if TYPE_CHECKING:
     from tt_conv.conv_einsum import ConvEinsumError, conv_einsum, conv_einsum_expression, conv_einsum_path
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from tt_conv.conv_tt.layer import ConvTT
     from tt_conv.conv_tt.tensor import ConvTTTensor
     from tt_conv.kernels.layer import TensorizedConv
+
+check_torch()
 
 __all__ = [
     "conv_einsum",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import run
-from benchmarks.report import write_pages, write_published
+from benchmarks.report import publish, write_pages, write_published
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "docs" / "benchmarks" / "trained_kernels.json"
@@ -28,7 +28,7 @@ def test_a_page_with_a_figure_leaves_no_figure_open(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(RESULTS.parent.glob("*.json")), ids=lambda path: path.stem)
 def test_figures_are_drawn_of_all_results_and_of_some(path: Path) -> None:
     plt = pytest.importorskip("matplotlib.pyplot")
-    plot = getattr(importlib.import_module(run.PARTS[path.stem]), "plot", None)
+    plot = getattr(importlib.import_module(run.PARTS[path.stem.split(".")[0]]), "plot", None)
     if plot is None:
         return
     results = json.loads(path.read_text())["results"]
@@ -68,3 +68,28 @@ def test_published_figures_are_those_of_the_package(tmp_path: Path) -> None:
     # Su et al., Moving-MNIST, 10 -> 10: MSE x 1e-3 and SSIM of their ConvTT-LSTM.
     assert "   * - ConvTT-LSTM, original\n     - 12.96\n     - 0.915\n" in text
     assert "conv-tt-lstm, result tables (Su et al., NeurIPS 2020" in text
+
+
+def test_results_of_a_gpu_become_pages_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    about = {"device": "a GPU", "torch": "2.11.0"}
+    row = {"time": 1.0, "memory": 1.0, "kernels": 9, "macs": 100, "of peak": 0.5}
+    measured = {"case": "training 12 layers batch 2", "frames": [10, 10], "contenders": {"baseline fp32": row}}
+    failed = {"case": "inference 12 layers batch 2", "ok": False, "error": "RuntimeError: no"}
+    out = tmp_path / "engine.json"
+    results = [{"part": "golden", "case": "a", "ok": True}, {"part": "recurrence", **measured}]
+    run.write_json(out, {"machine": about, "results": [*results, {"part": "recurrence", **failed}]})
+    assert [path.name for path in publish(out, "h100", tmp_path)] == ["golden.h100.json", "recurrence.h100.json"]
+    run.write_json(out, {"machine": about, "results": [{"part": "recurrence", "case": "x", "skipped": "out of time"}]})
+    publish(out, "h100", tmp_path)
+    out.unlink()
+    write_pages(tmp_path)
+    page = (tmp_path / "generated" / "recurrence.h100.rst").read_text()
+    assert "Machine: device a GPU, torch 2.11.0." in page
+    assert "Command: ``python -m benchmarks.run --only recurrence --device cuda``." in page
+    assert re.search(r"baseline fp32 +1\.00 +1\.00", page)
+    assert "inference 12 layers batch 2 failed: RuntimeError: no\n" in page
+    assert "x was left out: out of time\n" in page
+    run.write_json(out, {"machine": {**about, "size": "small"}, "results": []})
+    with pytest.raises(ValueError, match="rehearsal"):
+        publish(out, "h100", tmp_path)

@@ -1,6 +1,7 @@
 """Choosing benchmarks, and what becomes of their results."""
 
 import importlib
+import inspect
 import json
 import os
 import sys
@@ -15,7 +16,7 @@ import torch
 from torch.autograd import DeviceType
 
 from benchmarks import run
-from benchmarks.guarded import guarded
+from benchmarks.guarded import fitting, guarded
 from benchmarks.recurrence import measure, on_device, precision, speed
 
 
@@ -107,7 +108,87 @@ def test_a_run_ends_in_time_and_names_what_it_left_out(tmp_path: Path, monkeypat
     assert results[-1] == {"part": "b", "case": "the rest", "skipped": "out of time"}
 
 
-def test_what_is_missing_comes_from_a_folder_of_wheels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_goes_on_where_one_before_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def cases(
+        device: torch.device, wanted: Callable[[str], bool] = lambda case: True, small: bool = False
+    ) -> Iterator[dict]:
+        for case in ("good", "needs a GPU", "bad", "endless", "last"):
+            if wanted(case):
+                ran.append(case)
+                results = {"needs a GPU": {"skipped": "needs CUDA"}, "bad": {"ok": False, "error": "Error: no"}}
+                yield {"case": case, "small": small, **results.get(case, {})}
+                if case == "endless" and ran.count("endless") == 1:
+                    while True:
+                        time.sleep(0.01)
+
+    monkeypatch.setattr(run, "PARTS", {"part": "part"})
+    monkeypatch.setattr(run, "SERIES", {"all": {"part": 60}})
+    imported = importlib.import_module
+    module = SimpleNamespace(cases=cases)
+    monkeypatch.setattr(run.importlib, "import_module", lambda name: module if name == "part" else imported(name))
+    out = tmp_path / "results.json"
+    arguments = ["--series", "all", "--out", str(out), "--resume", "--small"]
+    assert run.main([*arguments, "--seconds", "0.3"]) == 1
+    assert cases_in(out) == ["good", "needs a GPU", "bad", "endless", "the rest"]
+    ran.clear()
+    ran.append("endless")
+    assert run.main(arguments) == 1
+    # What ended well is not repeated, what failed is; what is there now is no longer said to be left out.
+    assert ran == ["endless", "bad", "last"]
+    assert sorted(cases_in(out)) == ["bad", "endless", "good", "last", "needs a GPU"]
+    written = json.loads(out.read_text())
+    assert written["machine"]["size"] == "small"
+    assert all(result["small"] for result in written["results"])
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_named(capsys: pytest.CaptureFixture[str]) -> None:
+    def run_with(batch: int) -> dict:
+        if batch > 4:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return {"value": batch}
+
+    note = "a batch of 16 does not fit into the memory of this device: 4 instead"
+    assert fitting(16, run_with) == {"value": 4, "batch": 4, "note": note}
+    assert note in capsys.readouterr().out
+    assert fitting(3, run_with) == {"value": 3}
+    with pytest.raises(torch.OutOfMemoryError):
+        fitting(8, lambda batch: run_with(8))
+
+
+@pytest.mark.parametrize("part", sorted({part for series in run.SERIES.values() for part in series}))
+def test_cases_for_a_gpu_can_be_left_out_when_they_are_there(part: str) -> None:
+    module = importlib.import_module(run.PARTS[part])
+    assert "wanted" in inspect.signature(module.cases).parameters
+    if part != "recurrence_checks":
+        assert list(module.cases(torch.device("cpu"), wanted=lambda case: False)) == []
+
+
+@pytest.mark.parametrize(
+    ("wheel", "here"),
+    [
+        ("a-1.0-py3-none-any.whl", True),
+        ("a-1.0-py2.py3-none-any.whl", True),
+        ("a-1.0-py2-none-any.whl", False),
+        ("a-1.0-{cp}-{cp}-manylinux_2_17_x86_64.manylinux2014_x86_64.whl", True),
+        ("a-1.0-{cp}-{cp}-manylinux_2_17_aarch64.whl", False),
+        ("a-1.0-{cp}-{cp}-musllinux_1_2_x86_64.whl", False),
+        ("a-1.0-{cp}-{cp}-win_amd64.whl", False),
+        ("a-1.0-1-cp310-cp310-manylinux_2_17_x86_64.whl", False),
+        ("a-1.0-cp39-abi3-manylinux_2_28_x86_64.whl", True),
+        ("a-1.0-cp399-abi3-manylinux_2_28_x86_64.whl", False),
+        ("a-1.0-cp27-cp27m-win32.whl", False),
+    ],
+)
+def test_a_wheel_is_known_by_its_name(wheel: str, here: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_PLATFORM", ("linux", "x86_64"))
+    assert run.runs_here(wheel.format(cp=f"cp{sys.version_info.major}{sys.version_info.minor}")) is here
+
+
+def test_what_is_missing_comes_from_a_folder_of_wheels(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     wheels = tmp_path / "wheels"
     wheels.mkdir()
     with zipfile.ZipFile(wheels / "from_a_wheel-1.0-py3-none-any.whl", "w") as archive:
@@ -118,6 +199,7 @@ def test_what_is_missing_comes_from_a_folder_of_wheels(tmp_path: Path, monkeypat
     out, path = tmp_path / "results.json", list(sys.path)
     assert run.main(["--out", str(out), "--wheels", str(wheels), str(tmp_path / "none")]) == 0
     assert cases_in(out) == ["here"]
+    assert "left out other-1.0-cp27-cp27m-win32.whl: it is not for Python 3." in capsys.readouterr().out
     assert sys.path == path
     assert json.__file__ != "json.py"
 

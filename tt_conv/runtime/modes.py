@@ -1,7 +1,7 @@
 """How a call is being run: traced, transformed, recorded, or watched by hooks.
 
-PyTorch has no public question for some of these. All of its private names that this package uses are in this file,
-each with the versions in which it was found.
+PyTorch has no public question for some of these. All of its private names that this package uses are in this file, and
+each says what it stands in for. They are the same from torch 2.6 to 2.14.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,9 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor  # 2.0 to 2.14, where ``torch.export`` makes them
+
+# What torch.export and FakeTensorMode make of tensors; torch has no public name for it.
+from torch._subclasses.fake_tensor import FakeTensor
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -22,7 +24,7 @@ def assume_constant_result(function: Function) -> Function:
 
     That import takes as long as that of torch itself.
     """
-    function._dynamo_marked_constant = True  # type: ignore[attr-defined]  # 2.0 to 2.14
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
     return function
 
 
@@ -38,12 +40,12 @@ def is_jit_traced() -> bool:
 
 def is_transformed() -> bool:
     """Say whether ``torch.func`` transforms the present calls: values cannot be looked at, nor memory reused."""
-    return torch._C._are_functorch_transforms_active()  # 2.1 to 2.14
+    return torch._C._are_functorch_transforms_active()
 
 
 def is_recorded() -> bool:
     """Say whether a ``TorchDispatchMode`` sees the present calls, which may count them or replace their results."""
-    return torch._C._len_torch_dispatch_stack() > 0  # 2.0 to 2.14
+    return torch._C._len_torch_dispatch_stack() > 0
 
 
 def is_fake(tensor: Tensor) -> bool:
