@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.data.mnist import Split
 from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.checkpoint import load_trained, weights_of
 from tt_conv.applications.video_prediction.open_data import open_data

@@ -99,6 +99,16 @@ class Clip:
         return values.sub_(black).div_(white - black).clamp_(0, 1)
 
 
+def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
+    """(height, width) of a size that may be one number."""
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f"size must be one number or (height, width), in pixels, got {size!r}")
+    return sides[0], sides[1]
+
+
 def fitted(frames: Tensor, size: tuple[int, int] | None, channels: int | None) -> Tensor:
     """Frames [T, C, H, W] in another size and number of channels.
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from tt_conv.applications.data.mnist import Split, check_split
+from tt_conv.applications.data.splits import Split, check_split
 
 # What the third byte of a file says about its values, which are big-endian.
 _DTYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}

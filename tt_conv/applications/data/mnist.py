@@ -2,13 +2,11 @@
 
 from functools import cache
 from importlib.resources import files
-from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-Split = Literal["train", "validation", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
+from tt_conv.applications.data.splits import Split, check_split
 
 # Of the 500 digits of each class, in the order of the file: neighbours there are often by one writer, so
 # contiguous parts also keep most writers apart.
@@ -52,9 +50,3 @@ def embedded_digits(split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]
     images, labels = _all_digits()
     chosen = np.concatenate([np.flatnonzero(labels == digit)[_PART_OF_CLASS[split]] for digit in range(10)])
     return images[chosen], labels[chosen]
-
-
-def check_split(split: Any) -> None:
-    """Refuse what does not name a part of a data set."""
-    if split not in SPLITS:
-        raise ValueError(f"split must be one of {', '.join(map(repr, SPLITS))}, got {split!r}")

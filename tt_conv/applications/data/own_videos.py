@@ -1,9 +1,8 @@
 """Anybody's own videos: video files, folders of frames, arrays."""
 
-import re
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Literal, get_args
@@ -12,37 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tt_conv.applications.data.cache import cache_folder, decoded_file
-from tt_conv.applications.data.clips import Clip, StoredArray
-from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.clips import Clip, StoredArray, pair
+from tt_conv.applications.data.errors import Broken, UnusableFile
+from tt_conv.applications.data.folders import ARRAY_ENDINGS, IMAGE_ENDINGS, VIDEO_ENDINGS, in_order, sources_in
 from tt_conv.applications.data.pixels import Limits, ValueRange, layout_of
-from tt_conv.applications.data.windows import Broken, ClipWindows, opened
+from tt_conv.applications.data.splits import split_folder, split_folders
+from tt_conv.applications.data.windows import ClipWindows, opened
 
 Part = Literal["train", "validation", "test", "all"]
-VIDEO_ENDINGS = frozenset(
-    [
-        ".3gp",
-        ".avi",
-        ".flv",
-        ".gif",
-        ".m2ts",
-        ".m4v",
-        ".mkv",
-        ".mov",
-        ".mp4",
-        ".mpeg",
-        ".mpg",
-        ".mts",
-        ".ogv",
-        ".ts",
-        ".webm",
-        ".wmv",
-        ".y4m",
-    ]
-)
-IMAGE_ENDINGS = frozenset([".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".pgm", ".ppm", ".webp"])
-ARRAY_ENDINGS = frozenset((".npy", ".npz"))
 _REPLACE = "replace it, or leave it out with broken=skip"
-_FOLDERS = {"train": ("train", "training"), "validation": ("validation", "val", "valid"), "test": ("test", "testing")}
 
 
 class OwnVideos(ClipWindows):
@@ -125,7 +102,7 @@ class OwnVideos(ClipWindows):
         notes: list[str] = []
         own = split_folder(path, split)
         kept = cache_folder(cache).resolve()  # it may lie among the videos
-        sources = [source for source in _sources(own or path) if kept not in source.resolve().parents]
+        sources = [source for source in sources_in(own or path) if kept not in source.resolve().parents]
         if not sources:
             raise FileNotFoundError(
                 f"{own or path} holds no videos ({' '.join(sorted(VIDEO_ENDINGS))}), images or arrays (.npy, .npz): "
@@ -211,75 +188,10 @@ def _see_other_parts(path: Path, own: Path, values: ValueRange, array_name: str 
         return
     for folder in split_folders(path).values():
         if folder != own:
-            for source in _sources(folder):
+            for source in sources_in(folder):
                 if source.suffix.lower() in ARRAY_ENDINGS:
                     with suppress(UnusableFile):  # refused where that part is opened
                         values.see(load_array(source, source.name, array_name)[0], source.name)
-
-
-def pair(size: int | Sequence[int] | None) -> tuple[int, int] | None:
-    """(height, width) of a size that may be one number."""
-    if size is None:
-        return None
-    sides = (size, size) if isinstance(size, int) else tuple(size)
-    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f"size must be one number or (height, width), in pixels, got {size!r}")
-    return sides[0], sides[1]
-
-
-def natural_key(name: str) -> list[tuple[int, int, str]]:
-    """Sorts ``frame2`` before ``frame10``."""
-    parts = re.split(r"(\d+)", name.lower())
-    return [(0, int(part), "") if part.isdigit() else (1, 0, part) for part in parts if part]
-
-
-def _sorted(paths: Iterable[Path]) -> list[Path]:
-    return sorted(paths, key=lambda path: natural_key(path.name))
-
-
-def split_folders(path: Path) -> dict[str, Path]:
-    """Which folders in a folder hold its parts."""
-    return {part: path / name for part, names in _FOLDERS.items() for name in names if (path / name).is_dir()}
-
-
-def split_folder(path: Path, split: str) -> Path | None:
-    """The folder in a folder that holds a part of it; ``None`` if it has none for any part."""
-    if split == "all" or not path.is_dir():
-        return None
-    found = split_folders(path)
-    if not found:
-        return None
-    if split not in found:
-        raise FileNotFoundError(
-            f"{path} has folders for {', '.join(found)} but none for {split}: add {path / split}, "
-            "or leave the splitting to the program by putting all clips into one folder"
-        )
-    return found[split]
-
-
-def _sources(path: Path) -> Iterator[Path]:
-    """Files and frame folders under a path, in natural order of their names."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: give a folder or a file with videos, frames or arrays")
-    if path.is_file():
-        if path.suffix.lower() not in VIDEO_ENDINGS | ARRAY_ENDINGS:
-            raise UnusableFile(
-                path,
-                "not known as a video or an array",
-                "expected a name that ends in " + ", ".join(sorted(VIDEO_ENDINGS | ARRAY_ENDINGS)),
-            )
-        yield path
-        return
-    inside = sorted(
-        (item for item in path.iterdir() if not item.name.startswith(".")), key=lambda p: natural_key(p.name)
-    )
-    if any(item.suffix.lower() in IMAGE_ENDINGS for item in inside):
-        yield path
-    for item in inside:
-        if item.is_dir():
-            yield from _sources(item)
-        elif item.suffix.lower() in VIDEO_ENDINGS | ARRAY_ENDINGS:
-            yield item
 
 
 def _frame_folder(folder: Path, name: str, values: ValueRange) -> Clip:
@@ -287,7 +199,7 @@ def _frame_folder(folder: Path, name: str, values: ValueRange) -> Clip:
     from PIL import Image, UnidentifiedImageError
 
     frames: list[NDArray] = []
-    for file in _sorted(folder.iterdir()):
+    for file in in_order(folder.iterdir()):
         if file.suffix.lower() not in IMAGE_ENDINGS:
             continue
         try:

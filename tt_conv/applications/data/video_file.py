@@ -138,6 +138,19 @@ def _segment_end(path: Path) -> int:
     return 0 if size == unknown else start + length + size
 
 
+def chosen_frames(video: Path, chosen: NDArray[np.int64], size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
+    """Some frames of a video [T, H, W, C]."""
+    wanted = {*chosen.tolist()}
+    pixels = {
+        number: pixels_of(frame, size, channels)
+        for number, frame in enumerate(islice(stored_frames(video), max(wanted) + 1))
+        if number in wanted
+    }
+    if len(pixels) < len(wanted):
+        raise UnusableFile(video, "it is shorter than when the data were opened", "open the data set again")
+    return np.stack([pixels[number] for number in chosen.tolist()])
+
+
 def pixels_of(frame: av.VideoFrame, size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
     """The pixels [H, W, C] of a frame in a size (height, width), by averaging over areas; gray or RGB."""
     plain = frame.reformat(

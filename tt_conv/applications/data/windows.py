@@ -2,19 +2,17 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from typing import Literal, SupportsIndex, TypeVar, get_args
+from typing import SupportsIndex, TypeVar
 
 import numpy as np
 from torch import Tensor
 
 from tt_conv.applications.data.clips import Clip, fitted, windows_of
-from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.errors import SHOWN, Broken, UnusableFile, check_broken, without_broken
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.checks import positive_int
 
-Broken = Literal["refuse", "skip"]
 T = TypeVar("T")
-_SHOWN = 5  # files named in a message
 
 
 class ClipWindows(SequenceDataset):
@@ -113,11 +111,11 @@ class ClipWindows(SequenceDataset):
         short = [clip for clip in clips if clip.length < self.span]
         enough = [clip for clip in clips if clip.length >= self.span]
         if short and (broken == "refuse" or not enough):
-            named = "; ".join(f"{clip.name} has {clip.length}" for clip in short[:_SHOWN])
+            named = "; ".join(f"{clip.name} has {clip.length}" for clip in short[:SHOWN])
             skip = ", or leave them out with broken=skip" if enough else ""
             raise ValueError(
                 f"{len(short)} of {len(clips)} clips are shorter than the {self.span} frames needed: {named}"
-                f"{' ...' if len(short) > _SHOWN else ''}; ask for fewer frames{skip}{hint}"
+                f"{' ...' if len(short) > SHOWN else ''}; ask for fewer frames{skip}{hint}"
             )
         if not clips:
             raise ValueError("there are no clips to cut sequences from")
@@ -143,30 +141,12 @@ def opened(items: Sequence[T], open_one: Callable[[T], Sequence[Clip]], broken: 
     # Decoders leave Python's lock, so threads are enough.
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(attempt, items))
-    errors = [result for result in results if isinstance(result, UnusableFile)]
-    clips = [clip for result in results if not isinstance(result, UnusableFile) for clip in result]
-    if errors and (broken == "refuse" or not clips):
-        if len(errors) == 1 and broken == "refuse":
-            raise errors[0]
-        named = "; ".join(f"{error.name}: {error.problem}" for error in errors[:_SHOWN])
-        remedy = "mend or remove them, or leave them out with broken=skip" if clips else "nothing is left"
-        raise ValueError(
-            f"{len(errors)} of {len(items)} files cannot be used: {named}"
-            f"{' ...' if len(errors) > _SHOWN else ''}; {remedy}"
-        )
-    notes += [f"left out {error.name}: {error.problem}" for error in errors]
-    return clips
-
-
-def check_broken(broken: str) -> None:
-    """Refuse what is no way to deal with broken files."""
-    if broken not in get_args(Broken):
-        raise ValueError(f"broken must be 'refuse' or 'skip', got {broken!r}")
+    return [clip for clips in without_broken(results, broken, notes) for clip in clips]
 
 
 def listed(clips: Sequence[Clip]) -> str:
     """The names of the first few clips."""
-    return ", ".join(clip.name for clip in clips[:_SHOWN]) + (" ..." if len(clips) > _SHOWN else "")
+    return ", ".join(clip.name for clip in clips[:SHOWN]) + (" ..." if len(clips) > SHOWN else "")
 
 
 def _common(values: Sequence[T], clips: Sequence[Clip], what: str, option: str) -> T:

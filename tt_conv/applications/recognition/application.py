@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.recognition_task import Recognition

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from tt_conv._version import __version__
-from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained

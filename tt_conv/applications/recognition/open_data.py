@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.recognition.data import ClassFolders, LabelledClips, SomethingSomething, digit_actions_folder
 from tt_conv.applications.recognition.data.digit_action_files import CLIPS
 from tt_conv.applications.recognition.model import ConvolutionalRecognizer, Recognizer, RecurrentRecognizer

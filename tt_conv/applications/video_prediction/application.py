@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.training.task_application import Application
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
 from tt_conv.applications.video_prediction.open_data import build_model, open_data

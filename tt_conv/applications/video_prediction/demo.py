@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
 from tt_conv.applications.compression.pretrained import PRETRAINED
-from tt_conv.applications.data.mnist import Split
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training import Outcome, SideBySide, fit

@@ -15,8 +15,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tt_conv._version import __version__
-from tt_conv.applications.data.mnist import Split
 from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 
-from tt_conv.applications.data.mnist import SPLITS
 from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.applications.data.splits import SPLITS
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_strips
 from tt_conv.applications.video_prediction.open_data import open_data

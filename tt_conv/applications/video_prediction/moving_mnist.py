@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tt_conv.applications.data.idx import idx_digits
-from tt_conv.applications.data.mnist import SPLITS, Split, check_split, embedded_digits
+from tt_conv.applications.data.mnist import embedded_digits
 from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.applications.data.splits import SPLITS, Split, check_split
 from tt_conv.checks import positive_int
 
 DIGIT_SIZE = 28

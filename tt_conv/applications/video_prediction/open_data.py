@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tt_conv.applications.data.mnist import Split
 from tt_conv.applications.data.own_videos import OwnVideos
 from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.applications.data.splits import Split
 from tt_conv.applications.video_prediction.data.fixed_moving_mnist import PUBLISHED_SEQUENCES, FixedMovingMNIST
 from tt_conv.applications.video_prediction.data.kth import KTH
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from tt_conv.applications.data.clips import fitted
+from tt_conv.applications.data.clips import fitted, pair
 from tt_conv.applications.data.errors import UnusableFile
-from tt_conv.applications.data.own_videos import OwnVideos, pair
+from tt_conv.applications.data.own_videos import OwnVideos
 from tt_conv.applications.data.video_file import write_video
 from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output import OutputFolder

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 
+from tt_conv.applications.data.examined import examined
 from tt_conv.applications.recognition.data import (
     ClassFolders,
     VideoClips,
@@ -164,9 +165,9 @@ def test_broken_videos_are_listed_and_skipped(tmp_path: Path, monkeypatch: pytes
         VideoClips(videos[2:3], [0], ["a"], 4)
     # What was found is remembered, except that a file is missing, and until a file changes.
     looked: list[str] = []
-    module = "tt_conv.applications.recognition.data.video_clips"
-    original = __import__(module, fromlist=["_look"])._look
-    monkeypatch.setattr(f"{module}._look", lambda video: looked.append(video.name) or original(video))
+    monkeypatch.setattr(
+        "tt_conv.applications.data.examined.examined", lambda video: looked.append(video.name) or examined(video)
+    )
     VideoClips(videos, [0, 1, 1, 1], ["a", "b"], 4)
     assert looked == []
     save(tmp_path / "gone.webm.avi", counted(9)).rename(tmp_path / "gone.webm")

@@ -1,7 +1,9 @@
 """Labelled clips: Something-Something V2, folders of videos by class, and an embedded set in the same form."""
 
-from importlib import import_module
 from typing import TYPE_CHECKING
+
+from tt_conv.applications.extras import naming_the_extra
+from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
     from tt_conv.applications.recognition.data.class_folders import ClassFolders
@@ -31,25 +33,19 @@ __all__ = [
 
 # Public name -> the module that defines it, imported at first use.
 _DEFINED_IN = {
-    "LabelledClips": "labelled",
-    "SomethingSomething": "something_something",
-    "ClassFolders": "class_folders",
-    "VideoClips": "video_clips",
-    "read_clip": "video_clips",
-    "read_class_list": "class_list",
-    "sampled_frames": "sampling",
-    "observed_frames": "sampling",
-    "digit_actions_folder": "digit_action_files",
-    "write_digit_actions": "digit_action_files",
-    "Action": "digit_actions",
-    "ACTIONS": "digit_actions",
-    "best_accuracy": "digit_actions",
+    "LabelledClips": ".labelled",
+    "SomethingSomething": ".something_something",
+    "ClassFolders": ".class_folders",
+    "VideoClips": ".video_clips",
+    "read_clip": ".video_clips",
+    "read_class_list": ".class_list",
+    "sampled_frames": ".sampling",
+    "observed_frames": ".sampling",
+    "digit_actions_folder": ".digit_action_files",
+    "write_digit_actions": ".digit_action_files",
+    "Action": ".digit_actions",
+    "ACTIONS": ".digit_actions",
+    "best_accuracy": ".digit_actions",
 }
 
-
-def __getattr__(name: str) -> object:
-    if name not in _DEFINED_IN:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_DEFINED_IN[name]}"), name)
-    globals()[name] = value
-    return value
+__getattr__ = exports(__name__, _DEFINED_IN, naming_the_extra)

@@ -2,19 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
-from tt_conv.applications.data.mnist import Split, check_split
-from tt_conv.applications.data.own_videos import (
-    VIDEO_ENDINGS,
-    natural_key,
-    split_folder,
-    split_folders,
-)
-from tt_conv.applications.data.windows import Broken
+from tt_conv.applications.data.folders import VIDEO_ENDINGS, natural_key
+from tt_conv.applications.data.splits import Split, check_split, split_folder, split_folders
 from tt_conv.applications.recognition.data.class_list import chosen_classes, plain_name, read_class_list
-from tt_conv.applications.recognition.data.video_clips import VideoClips
+from tt_conv.applications.recognition.data.video_clips import ClipOptions, VideoClips
 
 _PARTS = (0.1, 0.1)  # of every class' videos: for validation, for test
 
@@ -65,15 +60,7 @@ class ClassFolders(VideoClips):
         split: Split = "train",
         *,
         classes: Path | str | Sequence[str] | None = None,
-        size: int | Sequence[int] | None = None,
-        short_side: int | None = None,
-        channels: int = 3,
-        random: bool = False,
-        flip: bool = True,
-        seed: int = 0,
-        broken: Broken = "skip",
-        keep_decoded: bool = False,
-        cache: Path | str | None = None,
+        **options: Unpack[ClipOptions],
     ) -> None:
         check_split(split)
         folder = Path(path).expanduser()
@@ -91,7 +78,7 @@ class ClassFolders(VideoClips):
         labels: list[int] = []
         for label, name in enumerate(names):
             files = _videos(own / found[name].name if own else found[name])
-            chosen = files if own else _part_of(files, split, seed, name)
+            chosen = files if own else _part_of(files, split, options.get("seed", 0), name)
             videos += chosen
             labels += [label] * len(chosen)
         notes = [] if own else ["of every class, a tenth of the videos is for validation and a tenth for test"]
@@ -104,16 +91,8 @@ class ClassFolders(VideoClips):
             labels,
             names,
             frames,
-            size=size,
-            short_side=short_side,
-            channels=channels,
-            random=random,
-            flip=flip,
-            seed=seed,
-            broken=broken,
-            keep_decoded=keep_decoded,
-            cache=cache,
             notes=notes,
+            **options,
         )
 
 

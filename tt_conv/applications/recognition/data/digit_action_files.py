@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tt_conv.applications.data.cache import cache_folder
-from tt_conv.applications.data.mnist import SPLITS, Split, embedded_digits
+from tt_conv.applications.data.mnist import embedded_digits
+from tt_conv.applications.data.splits import SPLITS, Split
 from tt_conv.applications.data.video_file import write_video
 from tt_conv.applications.recognition.data.digit_actions import ACTIONS, UNIFORMS, chosen_digits, draw_action
 from tt_conv.checks import positive_int

@@ -3,13 +3,12 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Unpack
 
 from tt_conv.applications.data.errors import UnusableFile
-from tt_conv.applications.data.mnist import Split, check_split
-from tt_conv.applications.data.windows import Broken
+from tt_conv.applications.data.splits import Split, check_split
 from tt_conv.applications.recognition.data.class_list import chosen_classes, plain_name, read_class_list
-from tt_conv.applications.recognition.data.video_clips import VideoClips
+from tt_conv.applications.recognition.data.video_clips import ClipOptions, VideoClips
 
 # Where the archives of the data set put their files, and what older ones call them.
 _LABEL_FOLDERS = (".", "labels")
@@ -79,15 +78,7 @@ class SomethingSomething(VideoClips):
         classes: Path | str | Sequence[str] | None = None,
         videos: Path | str | None = None,
         answers: Path | str | None = None,
-        size: int | Sequence[int] | None = None,
-        short_side: int | None = None,
-        channels: int = 3,
-        random: bool = False,
-        flip: bool = True,
-        seed: int = 0,
-        broken: Broken = "skip",
-        keep_decoded: bool = False,
-        cache: Path | str | None = None,
+        **options: Unpack[ClipOptions],
     ) -> None:
         check_split(split)
         folder = Path(path).expanduser()
@@ -120,15 +111,7 @@ class SomethingSomething(VideoClips):
             [numbers[name] for _, name in pairs],
             chosen,
             frames,
-            size=size,
-            short_side=short_side,
-            channels=channels,
-            random=random,
-            flip=flip,
-            seed=seed,
-            broken=broken,
-            keep_decoded=keep_decoded,
-            cache=cache,
+            **options,
         )
 
 

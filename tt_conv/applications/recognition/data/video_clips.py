@@ -1,49 +1,40 @@
 """Labelled clips from video files: sampled in time, resized, cropped, and in training varied."""
 
-import hashlib
-import json
 import os
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
-from itertools import islice
 from pathlib import Path
-from typing import SupportsIndex, TypeVar
+from typing import SupportsIndex, TypedDict
 
-import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from tqdm import tqdm
 
 from tt_conv.applications.data.cache import cache_folder, decoded_file
-from tt_conv.applications.data.errors import UnusableFile
-from tt_conv.applications.data.own_videos import pair
-from tt_conv.applications.data.video_file import pixels_of, stored_frames
-from tt_conv.applications.data.windows import Broken, check_broken
+from tt_conv.applications.data.clips import pair
+from tt_conv.applications.data.errors import SHOWN, Broken, UnusableFile, check_broken, without_broken
+from tt_conv.applications.data.examined import examined, looked_through, with_bar
+from tt_conv.applications.data.video_file import chosen_frames
 from tt_conv.applications.recognition.data.class_list import speaks_of_sides
 from tt_conv.applications.recognition.data.labelled import LabelledClips
 from tt_conv.applications.recognition.data.sampling import sampled_frames
 from tt_conv.checks import positive_int
 
-T = TypeVar("T")
-_SHOWN = 5
-_WHOLE = 0.9  # of its stated length: what a video must have to be taken for whole
 
+class ClipOptions(TypedDict, total=False):
+    """How clips are cut from videos: the options of :class:`VideoClips` that data sets pass on."""
 
-@dataclass(frozen=True)
-class Found:
-    """What is known of a video: how many frames [height, width] it has, or what is wrong with it."""
-
-    frames: int
-    height: int
-    width: int
-    problem: str | None = None
-
-
-_MISSING = Found(0, 0, 0, "it is not there")
+    size: int | Sequence[int] | None
+    short_side: int | None
+    channels: int
+    random: bool
+    flip: bool
+    seed: int
+    broken: Broken
+    keep_decoded: bool
+    cache: Path | str | None
 
 
 class VideoClips(LabelledClips):
@@ -143,20 +134,32 @@ class VideoClips(LabelledClips):
         self.cache = cache_folder(cache)
         self.keep_decoded = keep_decoded
         found = looked_through(videos, self.cache)
-        whole = _usable(videos, found, broken, self.notes)
-        self.videos = [videos[number] for number in whole]
-        self.labels = [labels[number] for number in whole]
-        self._found = [found[number] for number in whole]
+        whole = without_broken(
+            [
+                (video, label, what)
+                if what.problem is None
+                else UnusableFile(video, what.problem, "fetch it, or leave it out with broken=skip")
+                for video, label, what in zip(videos, labels, found, strict=True)
+            ],
+            broken,
+            self.notes,
+            what="videos",
+            remedies=("fetch them, or leave them out with broken=skip", "give the folder that holds the videos"),
+            folder=os.path.commonpath([video.parent for video in videos]) + os.sep,
+        )
+        self.videos = [video for video, _, _ in whole]
+        self.labels = [label for _, label, _ in whole]
+        self._found = [what for _, _, what in whole]
         self.size = sides or (self._found[0].height, self._found[0].width)
         self._mirrored = [not speaks_of_sides(name) for name in self.classes]
         missing = [name for number, name in enumerate(self.classes) if number not in set(self.labels)]
         if missing:
-            shown = ", ".join(map(repr, missing[:_SHOWN])) + (" ..." if len(missing) > _SHOWN else "")
+            shown = ", ".join(map(repr, missing[:SHOWN])) + (" ..." if len(missing) > SHOWN else "")
             self.notes.append(f"{len(missing)} of {len(self.classes)} classes have no clip here: {shown}")
         if keep_decoded:
             with ThreadPoolExecutor(8) as threads:
                 stored = threads.map(self._stored, range(len(self)))
-                deque(_with_bar(stored, "decoding the videos", len(self)), maxlen=0)
+                deque(with_bar(stored, "decoding the videos", len(self)), maxlen=0)
 
     def clip(self, number: int) -> Tensor:
         return self._read(number, sampled_frames(self._found[number].frames, self.frames), (0.5, 0.5), mirror=False)
@@ -179,7 +182,7 @@ class VideoClips(LabelledClips):
         if self.keep_decoded:
             pixels = np.load(self._stored(number), mmap_mode="r")[chosen]
         else:
-            pixels = _decoded(self.videos[number], chosen, self._resized(number), self.channels)
+            pixels = chosen_frames(self.videos[number], chosen, self._resized(number), self.channels)
         return cropped(pixels, self.size, place, mirror=mirror)
 
     def _resized(self, number: int) -> tuple[int, int]:
@@ -233,11 +236,11 @@ def read_clip(
     assert sides is not None
     if not video.is_file():
         raise FileNotFoundError(f"{video} is no file: give a video")
-    found = _look(video)
+    found = examined(video)
     if found.problem is not None:
         raise UnusableFile(video, found.problem, "replace it")
     resized = resized_sides((found.height, found.width), sides, short_side)
-    return cropped(_decoded(video, sampled_frames(found.frames, frames), resized, channels), sides)
+    return cropped(chosen_frames(video, sampled_frames(found.frames, frames), resized, channels), sides)
 
 
 def resized_sides(stored: tuple[int, int], size: tuple[int, int], short_side: int | None) -> tuple[int, int]:
@@ -267,117 +270,3 @@ def cropped(
     part = torch.from_numpy(np.ascontiguousarray(pixels[:, top : top + size[0], left : left + size[1]]))
     clip = part.permute(0, 3, 1, 2).float().div_(255)
     return (clip.flip(-1) if mirror else clip).contiguous()
-
-
-def looked_through(videos: Sequence[Path], cache: Path) -> list[Found]:
-    """Decode every video once to its end; what was found is remembered in the cache, for files that don't change."""
-    base = Path(os.path.commonpath([video.parent.resolve() for video in videos]))
-    kept = cache / f"looked-through-{hashlib.sha256(str(base).encode()).hexdigest()[:16]}.json"
-    known = _remembered(kept)
-    keys = [_key(video, base) for video in videos]
-    new = {key: video for key, video in zip(keys, videos, strict=True) if key is not None and key not in known}
-    if new:
-        try:
-            with ThreadPoolExecutor(8) as threads:  # decoders leave Python's lock
-                looks = threads.map(_look, new.values())
-                for key, found in zip(new, _with_bar(looks, "looking through the videos", len(new)), strict=True):
-                    known[key] = found
-        finally:  # also what was done before an interruption
-            _remember(kept, known)
-    return [_MISSING if key is None else known[key] for key in keys]
-
-
-def _with_bar(items: Iterable[T], what: str, count: int) -> Iterable[T]:
-    """The items, with a bar that shows how far they are if that takes more than a moment, on a terminal."""
-    return tqdm(items, what, count, leave=False, disable=None, delay=3)
-
-
-def _remembered(path: Path) -> dict[str, Found]:
-    try:
-        return {key: Found(**found) for key, found in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
-        return {}  # nothing remembered, or nothing that this version can read
-
-
-def _remember(path: Path, known: dict[str, Found]) -> None:
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({key: asdict(found) for key, found in known.items()}))
-        partial.replace(path)
-    except OSError as error:
-        raise type(error)(
-            f"cannot write to the cache folder {path.parent} ({error.strerror}): choose another with cache"
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
-
-
-def _key(video: Path, base: Path) -> str | None:
-    """The file and its state; ``None`` if it is not there."""
-    if not video.is_file():
-        return None
-    state = video.stat()
-    return f"{(video.parent.resolve() / video.name).relative_to(base)} {state.st_size} {state.st_mtime_ns}"
-
-
-def _look(video: Path) -> Found:
-    count, height, width, first, last = 0, 0, 0, None, None
-    try:
-        for frame in stored_frames(video):
-            if not count:
-                height, width, first = frame.height, frame.width, frame.time
-            count, last = count + 1, frame.time
-        stated = _stated_seconds(video)
-    except UnusableFile as error:
-        return Found(0, 0, 0, error.problem)
-    except OSError as error:
-        return Found(0, 0, 0, f"cannot be opened ({error.strerror})")
-    # FFmpeg takes the end of a file that was cut off for the end of the video.
-    if first is not None and last is not None and stated is not None:
-        # The last frame is shown for as long as the others; a single one for a second at most.
-        seconds = (last - first) * count / (count - 1) if count > 1 else min(stated, 1.0)
-        if seconds < _WHOLE * stated:
-            return Found(0, 0, 0, f"it breaks off after {seconds:.1f} of {stated:.1f} seconds")
-    return Found(count, height, width)
-
-
-def _stated_seconds(video: Path) -> float | None:
-    """How long a video is by its header; ``None`` where that does not say, or may speak of sound."""
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
-        if container.duration is not None and len(container.streams) == 1:
-            return container.duration / av.time_base
-    return None
-
-
-def _usable(videos: Sequence[Path], found: Sequence[Found], broken: Broken, notes: list[str]) -> list[int]:
-    """Numbers of the videos that can be decoded; the others are refused, or noted and left out."""
-    usable = [number for number, what in enumerate(found) if what.problem is None]
-    unusable = [(video, what.problem) for video, what in zip(videos, found, strict=True) if what.problem is not None]
-    if unusable and (broken == "refuse" or not usable):
-        named = "; ".join(f"{video}: {problem}" for video, problem in unusable[:_SHOWN])
-        raise ValueError(
-            f"{len(unusable)} of {len(videos)} videos cannot be used: {named}"
-            f"{' ...' if len(unusable) > _SHOWN else ''}; "
-            + ("fetch them, or leave them out with broken=skip" if usable else "give the folder that holds the videos")
-        )
-    if unusable:
-        notes.append(f"left out {len(unusable)} of {len(videos)} videos that cannot be used")
-    notes += [f"left out {video.name}: {problem}" for video, problem in unusable]
-    return usable
-
-
-def _decoded(video: Path, chosen: NDArray[np.int64], size: tuple[int, int], channels: int) -> NDArray[np.uint8]:
-    """Some frames of a video [T, H, W, C]."""
-    wanted = {*chosen.tolist()}
-    pixels = {
-        number: pixels_of(frame, size, channels)
-        for number, frame in enumerate(islice(stored_frames(video), max(wanted) + 1))
-        if number in wanted
-    }
-    if len(pixels) < len(wanted):
-        raise UnusableFile(video, "it is shorter than when the data were opened", "open the data set again")
-    return np.stack([pixels[number] for number in chosen.tolist()])

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tt_conv.applications.data.mnist import SPLITS, Split, check_split
 from tt_conv.applications.data.own_videos import array_clips, settle
 from tt_conv.applications.data.pixels import ValueRange
+from tt_conv.applications.data.splits import SPLITS, Split, check_split
 from tt_conv.applications.data.windows import ClipWindows
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 

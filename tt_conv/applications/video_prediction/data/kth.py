@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tt_conv.applications.data.cache import cache_folder, decoded_file
-from tt_conv.applications.data.clips import Clip, StoredArray
-from tt_conv.applications.data.errors import UnusableFile
-from tt_conv.applications.data.mnist import Split, check_split
-from tt_conv.applications.data.own_videos import array_clips, natural_key, pair, settle
+from tt_conv.applications.data.clips import Clip, StoredArray, pair
+from tt_conv.applications.data.errors import Broken, UnusableFile
+from tt_conv.applications.data.folders import natural_key
+from tt_conv.applications.data.own_videos import array_clips, settle
 from tt_conv.applications.data.pixels import ValueRange
-from tt_conv.applications.data.windows import Broken, ClipWindows, opened
+from tt_conv.applications.data.splits import Split, check_split
+from tt_conv.applications.data.windows import ClipWindows, opened
 
 TRAINING_PERSONS = range(1, 17)
 TEST_PERSONS = range(17, 26)
