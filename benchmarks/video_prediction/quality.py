@@ -32,9 +32,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.video_prediction.baselines import copy_last
+from tt_conv.applications.video_prediction.metrics import FrameMetrics
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.open_data import build_model
-from tt_conv.applications.video_prediction.scores import Scores
 from tt_conv.applications.video_prediction.settings import ModelSettings
 from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 from tt_conv.layers import FramePredictor
@@ -123,11 +123,11 @@ def sequences(split: Any, length: int, seed: int) -> MovingMNIST:
 @torch.inference_mode()
 def scores(predictor: Callable | FramePredictor, device: torch.device) -> dict[str, float]:
     """Means over the predicted frames of the held-out sequences."""
-    gathered = Scores()
+    gathered = FrameMetrics()
     for batch in DataLoader(sequences("test", TEST_SEQUENCES, 0), batch_size=32):
         predicted = predictor(batch[:, :GIVEN].to(device), FUTURE)[:, -FUTURE:].cpu()
         gathered.update(predicted, batch[:, GIVEN:])
-    values = gathered.per_frame()
+    values = gathered.compute()
     return {metric: statistics.fmean(values[metric]) for metric in ("mse", "mae", "ssim")}
 
 

@@ -18,7 +18,7 @@ import torch
 from tt_conv.applications.training import run_training
 from tt_conv.applications.video_prediction import MovingMNIST, copy_last
 from tt_conv.applications.video_prediction.checkpoint import load_trained
-from tt_conv.applications.video_prediction.scores import Scores
+from tt_conv.applications.video_prediction.metrics import FrameMetrics
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 
 given, future = 8, 4
@@ -53,9 +53,9 @@ with torch.inference_mode():
     predictions = {"ConvTT-LSTM": model(sequences[:, :given], future)[:, -future:]}
 predictions["copy the last frame"] = copy_last(sequences[:, :given], future)
 for name, predicted in predictions.items():
-    scores = Scores()
-    scores.update(predicted, sequences[:, given:])
-    per_frame = scores.per_frame()
+    metrics = FrameMetrics()
+    metrics.update(predicted, sequences[:, given:])
+    per_frame = metrics.compute()
     print(f"{name:<20} SSIM by frame: " + "  ".join(f"{value:.3f}" for value in per_frame["ssim"]))
 
 # %%

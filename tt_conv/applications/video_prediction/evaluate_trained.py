@@ -24,11 +24,11 @@ from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
 from tt_conv.applications.video_prediction.evaluation import Predictor, milliseconds_per_frame
+from tt_conv.applications.video_prediction.metrics import CONVENTIONS, MASS_MEASURES, FrameMetrics, Measure
 from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.perceptual import lpips_distance
 from tt_conv.applications.video_prediction.published_figures import differences, markdown_table, tables_for
 from tt_conv.applications.video_prediction.report import finite
-from tt_conv.applications.video_prediction.scores import CONVENTIONS, Perceptual, Scores
 from tt_conv.tables import text_table
 
 BASELINES: Mapping[str, Predictor] = {"copy the last frame": copy_last, "mean frame": mean_frame}
@@ -169,7 +169,7 @@ def _about(trained: Trained, checkpoint: Path | str, settings: EvaluationSetting
         "model": asdict(trained.settings.model),
         "epochs_done": trained.epochs_done,
         "sequences_seen": trained.sequences_seen,
-        "conventions": dict(CONVENTIONS),
+        "conventions": {name: text for name, text in CONVENTIONS.items() if name not in MASS_MEASURES},
         "horizons": [],
     }
 
@@ -181,10 +181,10 @@ def _score(
     given: int,
     future: int,
     settings: EvaluationSettings,
-    lpips: Perceptual | None,
-) -> dict[str, Scores]:
+    lpips: Measure | None,
+) -> dict[str, FrameMetrics]:
     predictors: dict[str, Predictor] = {**BASELINES, "model": model}
-    scored = {name: Scores(lpips) for name in predictors}
+    scored = {name: FrameMetrics({} if lpips is None else {"lpips": lpips}) for name in predictors}
     loader = DataLoader(sequences, batch_size=settings.batch_size)
     for batch in tqdm(loader, desc=f"{given} -> {future}", file=sys.stdout, mininterval=1, leave=False):
         frames = batch.to(settings.device)
@@ -194,7 +194,7 @@ def _score(
 
 
 def _horizon(
-    scored: Mapping[str, Scores],
+    scored: Mapping[str, FrameMetrics],
     trained: Trained,
     data: Any,
     sequences: SequenceDataset,
@@ -207,8 +207,8 @@ def _horizon(
     model: Predictor = lambda shown, future: trained.model(shown, future).cpu()  # noqa: E731
     milliseconds = milliseconds_per_frame({"model": model}, given, data.future, repeats=3)["model"]
     rows = {}
-    for name, scores in scored.items():
-        values = scores.per_frame()
+    for name, metrics in scored.items():
+        values = metrics.compute()
         means = {metric: math.fsum(per) / len(per) for metric, per in values.items()}
         rows[name] = {"mean": means, "per_frame": values}
     return {
@@ -279,11 +279,11 @@ def _draw(
     sequences: SequenceDataset,
     given: int,
     future: int,
-    scored: Mapping[str, Scores],
+    scored: Mapping[str, FrameMetrics],
     settings: EvaluationSettings,
 ) -> None:
     title = f"{given} frames given, {future} predicted, {len(sequences):,} sequences"
-    values = {name: scores.per_frame() for name, scores in scored.items()}
+    values = {name: metrics.compute() for name, metrics in scored.items()}
     with folder.new_file(f"curves_{future}.png") as file:
         panels = {label: {name: per[metric] for name, per in values.items()} for metric, label in PANELS.items()}
         draw_curves(file, panels, list(BASELINES), x_label="predicted frame", title=title)

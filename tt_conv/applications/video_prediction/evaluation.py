@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from tt_conv.applications.video_prediction.metrics import FrameMetrics
+from tt_conv.applications.video_prediction.metrics import MASS_MEASURES, FrameMetrics
 
 # (given frames [B, T, C, H, W], future) -> frames of which the last `future` are the predicted ones
 Predictor = Callable[[Tensor, int], Tensor]
@@ -56,8 +56,8 @@ def evaluate(
                 "give at least 1 frame and fewer than all"
             )
         for name, predictor in predictors.items():
-            predicted = predictor(sequences[:, :given], future)[:, -future:].clamp(0, 1)
-            metrics.setdefault(name, FrameMetrics(future)).update(predicted, sequences[:, given:])
+            predicted = predictor(sequences[:, :given], future)[:, -future:]
+            metrics.setdefault(name, FrameMetrics(MASS_MEASURES)).update(predicted, sequences[:, given:])
     if not metrics:
         raise ValueError("no predictors or no sequences to evaluate")
     return {name: gathered.compute() for name, gathered in metrics.items()}

@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tt_conv.applications.video_prediction.scores import Perceptual
+from tt_conv.applications.video_prediction.metrics import Measure
 
 _ALEXNET = "alexnet-owt-7be5be79.pth"
 
 
-def lpips_distance(device: torch.device | str = "cpu") -> Perceptual:
+def lpips_distance(device: torch.device | str = "cpu") -> Measure:
     """The LPIPS distance with AlexNet, as a function of frames [B, C, H, W] from 0 to 1.
 
     Nothing is downloaded: AlexNet's weights must be where torchvision keeps them.
@@ -43,7 +43,7 @@ def lpips_distance(device: torch.device | str = "cpu") -> Perceptual:
     network = lpips.LPIPS(net="alex", version="0.1", verbose=False).to(device).eval()
 
     def distance(predicted: Tensor, truth: Tensor) -> Tensor:
-        frames = [(2 * part - 1).expand(-1, 3, -1, -1).to(device) for part in (predicted, truth)]
+        frames = [(2 * part.float() - 1).expand(-1, 3, -1, -1).to(device) for part in (predicted, truth)]
         with torch.inference_mode():
             return network(*frames).reshape(len(predicted)).cpu()
 
