@@ -1,10 +1,15 @@
 """Checks and normal forms of the arguments that the modules share."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
+
+LARGEST_SIZE = 1 << 20
+"""Of anything that a file may say of a network; more is damage, and would fill the memory."""
+_MOST_CELLS, _DEEPEST = 4096, 8
 
 
 def positive_int(value: object, name: str) -> int:
@@ -142,3 +147,22 @@ def check_shape(value: Tensor, name: str, layout: str, channels: int, dim: int, 
         )
     if 0 in value.shape[channel_axis + 1 :]:
         raise ValueError(f"{name} must be {layout} without empty spatial axes, got shape {tuple(value.shape)}")
+
+
+def check_sizes(arguments: Mapping[str, Any]) -> None:
+    """Refuse to build what a file describes if it would never end."""
+    if not _is_modest(arguments, _DEEPEST):
+        raise ValueError("sizes of the model are out of range")
+
+
+def _is_modest(value: object, depth: int) -> bool:
+    if isinstance(value, Mapping | list | tuple) and not depth:
+        return False
+    if isinstance(value, Mapping):
+        layers, order = value.get("layers_per_block"), value.get("order")
+        cells = sum(n for n in layers if isinstance(n, int)) if isinstance(layers, list | tuple) else 1
+        levels = cells * (max(1, order) if isinstance(order, int) else 1)
+        return levels <= _MOST_CELLS and all(_is_modest(part, depth - 1) for part in value.values())
+    if isinstance(value, list | tuple):
+        return len(value) <= _MOST_CELLS and all(_is_modest(part, depth - 1) for part in value)
+    return not isinstance(value, int) or abs(value) <= LARGEST_SIZE

@@ -119,6 +119,16 @@ def test_one_step_by_hand(tmp_path: Path) -> None:
         torch.testing.assert_close(value, model.state_dict()[name.removeprefix("model.")], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("missing", ["state_dict", "optimizer_states", "loops", "tt_conv", "plateau", "settings"])
+def test_an_incomplete_checkpoint_is_not_gone_on_from(trained: Path, tmp_path: Path, missing: str) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    kept = torch.load(tmp_path / "run" / "last.ckpt", weights_only=True)
+    (kept if missing in kept else kept["tt_conv"]).pop(missing)
+    torch.save(kept, tmp_path / "run" / "last.ckpt")
+    with pytest.raises(ValueError, match=rf"last\.ckpt is incomplete.*no '{missing}'"):
+        resume_training(tmp_path / "run")
+
+
 @pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
 def test_one_cycle_of_few_steps(tmp_path: Path, steps: int) -> None:
     settings = tiny(epochs=1, batch_size=1, schedule="one_cycle")

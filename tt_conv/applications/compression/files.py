@@ -14,6 +14,7 @@ from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.applications.compression.kernels import FORMATS, build_layer, factor_shapes
 from tt_conv.applications.compression.layers import Layer, copied, replace_layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
+from tt_conv.checks import LARGEST_SIZE, check_sizes
 from tt_conv.kernels.layer import TensorizedConv
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.layers.recurrence import RecurrentCell
@@ -21,7 +22,6 @@ from tt_conv.layers.recurrence import RecurrentCell
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _KIND, _VERSION = "tt-conv compressed network", 1
 _LARGEST_CONFIG = 1 << 22
-_LARGEST_SIZE, _MOST_CELLS, _DEEPEST = 1 << 20, 4096, 8
 _OURS: dict[str, Callable[..., nn.Module]] = {
     "ConvLSTM": ConvLSTM,
     "ConvTTLSTM": ConvTTLSTM,
@@ -212,7 +212,7 @@ def _is_layer(entry: object) -> bool:
     if not isinstance(entry, dict) or set(entry) != {"format", "rank"} or entry["format"] not in FORMATS:
         return False
     rank = entry["rank"]
-    return isinstance(rank, list) and all(type(r) is int and 1 <= r <= _LARGEST_SIZE for r in rank)
+    return isinstance(rank, list) and all(type(r) is int and 1 <= r <= LARGEST_SIZE for r in rank)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
@@ -238,25 +238,6 @@ def _ours(entry: object, path: Path) -> nn.Module:
         return _OURS[entry["class"]](**{**arguments, "device": "meta"})
     except (TypeError, ValueError) as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
-
-
-def check_sizes(arguments: Mapping[str, Any]) -> None:
-    """Refuse to build what a file describes if it would never end."""
-    if not _is_modest(arguments, _DEEPEST):
-        raise ValueError("sizes of the model are out of range")
-
-
-def _is_modest(value: object, depth: int) -> bool:
-    if isinstance(value, Mapping | list | tuple) and not depth:
-        return False
-    if isinstance(value, Mapping):
-        layers, order = value.get("layers_per_block"), value.get("order")
-        cells = sum(n for n in layers if isinstance(n, int)) if isinstance(layers, list | tuple) else 1
-        levels = cells * (max(1, order) if isinstance(order, int) else 1)
-        return levels <= _MOST_CELLS and all(_is_modest(part, depth - 1) for part in value.values())
-    if isinstance(value, list | tuple):
-        return len(value) <= _MOST_CELLS and all(_is_modest(part, depth - 1) for part in value)
-    return not isinstance(value, int) or abs(value) <= _LARGEST_SIZE
 
 
 def _with_layers(model: nn.Module, layers: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:

@@ -9,8 +9,14 @@ from tt_conv.applications.compression import load_compressed
 from tt_conv.applications.recognition.model import Recognizer
 from tt_conv.applications.recognition.open_data import build_model
 from tt_conv.applications.recognition.settings import Settings
-from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, load_weights, read_checkpoint, task_of
-from tt_conv.applications.training.settings import settings_from_dict
+from tt_conv.applications.training.checkpoint import (
+    UNCOUNTED,
+    Account,
+    account_of,
+    load_network,
+    named,
+    read_checkpoint,
+)
 
 TRAINING = "training.json"
 """Beside a compressed network: what a checkpoint would tell."""
@@ -80,22 +86,23 @@ def load_trained(path: Path | str) -> Trained:
     path = Path(path)
     if (path / TRAINING).is_file():
         return _from_compressed(path)
-    contents = read_checkpoint(path)
-    if CHECKPOINT_KEY not in contents or task_of(contents) != "recognition":
-        raise ValueError(f"{path} is no checkpoint of the task recognition: give one that tt-conv train wrote")
-    kept = contents[CHECKPOINT_KEY]
-    settings = settings_from_dict(kept["settings"])
-    model = build_model(settings.model, kept["channels"], len(kept["classes"]))
-    load_weights(model, contents, path)
-    return Trained(model.eval(), settings, kept["classes"], kept["sequences_seen"], kept["epochs_done"])
+    model, account = load_network(path, read_checkpoint(path), "recognition", _build)
+    return _trained(model, account)
+
+
+def _build(account: Account) -> Recognizer:
+    if not account.classes:
+        raise ValueError("it names no classes")
+    return build_model(account.settings.model, account.channels, len(account.classes))
+
+
+def _trained(model: Recognizer, account: Account) -> Trained:
+    return Trained(model, account.settings, account.classes, account.sequences_seen, account.epochs_done)
 
 
 def _from_compressed(folder: Path) -> Trained:
-    try:
-        kept = json.loads((folder / TRAINING).read_text())
-        settings, classes = settings_from_dict(kept["settings"]), [str(name) for name in kept["classes"]]
-        model = build_model(settings.model, int(kept["channels"]), len(classes))
-        seen, epochs = kept.get("sequences_seen"), kept.get("epochs_done")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{folder / TRAINING} is damaged ({error}): give another folder") from error
-    return Trained(load_compressed(model.eval(), folder), settings, classes, seen, epochs)  # type: ignore[arg-type]
+    file = folder / TRAINING
+    with named(file, "give another folder"):
+        account = account_of({**UNCOUNTED, **json.loads(file.read_text())}, "recognition")
+        model = _build(account)
+    return _trained(load_compressed(model.eval(), folder), account)  # type: ignore[arg-type]

@@ -3,18 +3,22 @@
 import json
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from tt_conv.applications.training.settings import FIRST_TASK
+from tt_conv.applications.training.settings import FIRST_TASK, check_task, settings_from_dict
 from tt_conv.applications.training.task_application import Trained, application
+from tt_conv.checks import check_sizes
 
 CHECKPOINT_KEY = "tt_conv"
+UNCOUNTED: Mapping[str, None] = {"sequences_seen": None, "epochs_done": None}
+"""For files that need not tell of the training."""
 
 
 def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
@@ -59,8 +63,12 @@ def task_of_file(path: Path | str) -> str:
     """The task of the network in a file; whatever else is wrong with it, loading will say."""
     path = Path(path)
     if path.is_dir():
-        return _task_of_folder(path)
-    return task_of(read_checkpoint(path)) if path.is_file() and path.suffix != ".safetensors" else FIRST_TASK
+        task = _task_of_folder(path)
+    else:
+        task = task_of(read_checkpoint(path)) if path.is_file() and path.suffix != ".safetensors" else FIRST_TASK
+    with named(path):
+        check_task(task)
+    return task
 
 
 def _task_of_folder(folder: Path) -> str:
@@ -99,24 +107,125 @@ def load_any_trained(path: Path | str) -> Trained:
 
 
 @contextmanager
-def named(path: Path | str) -> Iterator[None]:
-    """Name the file in what goes wrong while a checkpoint of ``tt-conv train`` is made sense of."""
-    remedy = "give a checkpoint as tt-conv train wrote it"
+def named(path: Path | str, remedy: str = "give a checkpoint as tt-conv train wrote it") -> Iterator[None]:
+    """Name the file in what goes wrong while what it tells of a training is made sense of."""
     try:
         yield
     except ValueError as error:
         raise error if str(path) in str(error) else ValueError(f"{path}: {error}: {remedy}") from error
     except (LookupError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path} is incomplete, or not of this program ({error}): {remedy}") from error
+        said = f"no {error}" if isinstance(error, KeyError) else str(error)
+        raise ValueError(f"{path} is incomplete, or not of this program ({said}): {remedy}") from error
 
 
-def load_weights(model: nn.Module, contents: Mapping[str, Any], path: Path | str) -> None:
-    """Give a model the weights of a checkpoint."""
-    weights = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
+@dataclass(frozen=True)
+class Account:
+    """What a file tells of a trained network besides its weights.
+
+    Parameters
+    ----------
+    settings : AnySettings
+        Of the training.
+    channels : int
+        Of a frame.
+    classes : tuple of str
+        Names of the classes; empty where the task has none.
+    sequences_seen, epochs_done : int, optional
+        In training; ``None`` if the file does not tell.
+    """
+
+    settings: Any
+    channels: int
+    classes: tuple[str, ...]
+    sequences_seen: int | None
+    epochs_done: int | None
+
+
+def account_of(kept: object, task: str) -> Account:
+    """Check what a file tells of a trained network of a task.
+
+    Parameters
+    ----------
+    kept : mapping
+        What a checkpoint of ``tt-conv train`` has under its key, or the file beside a compressed network.
+    task : str
+
+    Returns
+    -------
+    Account
+
+    Raises
+    ------
+    LookupError, TypeError, ValueError
+        If something is missing, or is not what it should be; :func:`named` adds the file.
+    """
+    if not isinstance(kept, Mapping):
+        raise TypeError(f"expected what is known of the training by name, got {str(kept)[:40]!r}")
+    settings, classes = settings_from_dict(kept["settings"]), kept.get("classes", ())
+    if settings.task != task:
+        raise ValueError(f"its settings are of the task {settings.task}, expected {task}")
+    if not isinstance(classes, list | tuple) or not all(isinstance(name, str) for name in classes):
+        raise TypeError(f"classes must be names, got {str(classes)[:40]!r}")
+    counts = [kept["channels"], *(kept[name] for name in ("sequences_seen", "epochs_done"))]
+    for name, count in zip(("channels", "sequences_seen", "epochs_done"), counts, strict=True):
+        smallest = 1 if name == "channels" else 0
+        if not (count is None and not smallest) and (type(count) is not int or count < smallest):
+            raise ValueError(f"{name} must be a number of at least {smallest}, got {str(count)[:40]!r}")
+    check_sizes({**asdict(settings.model), "channels": counts[0], "classes": len(classes)})
+    return Account(settings, counts[0], tuple(classes), *counts[1:])
+
+
+def load_network(
+    path: Path | str, contents: Mapping[str, Any], task: str, build: Callable[[Account], nn.Module]
+) -> tuple[Any, Account]:
+    """Build the network of a checkpoint of ``tt-conv train`` and give it its weights.
+
+    Nothing of what the file says is believed: whatever is missing or wrong is refused with the file's name.
+
+    Parameters
+    ----------
+    path : path
+        Named in errors.
+    contents : mapping
+        What :func:`read_checkpoint` returned.
+    task : str
+        The task that the network must be of.
+    build : callable
+        Returns the untrained network from what is told of it.
+
+    Returns
+    -------
+    model : nn.Module
+        In evaluation mode, on the CPU.
+    account : Account
+
+    Raises
+    ------
+    ValueError
+        If it is no checkpoint of the task, or is damaged.
+    """
+    if CHECKPOINT_KEY not in contents:
+        raise ValueError(f"{path} is no checkpoint of the task {task}: give one that tt-conv train wrote")
+    if task_of(contents) != task:
+        raise ValueError(f"{path} is a checkpoint of the task {task_of(contents)}: give one of {task}")
+    with named(path):
+        account = account_of(contents[CHECKPOINT_KEY], task)
+        with torch.device("meta"):  # sizes from a file cannot fill the memory
+            model = build(account)
+        _fill(model, {name.removeprefix("model."): value for name, value in contents["state_dict"].items()})
+    return model.requires_grad_().eval(), account
+
+
+def _fill(model: nn.Module, weights: dict[str, Any]) -> None:
+    """Give a model on the meta device its weights, in its own dtypes."""
+    for name, empty in model.state_dict().items():
+        value = weights.get(name)
+        if isinstance(value, Tensor):
+            if value.is_floating_point() != empty.is_floating_point():
+                raise ValueError(f"its weights {name} are {value.dtype}, expected {empty.dtype}")
+            weights[name] = value.to(empty.dtype)
     try:
-        model.load_state_dict(weights)
+        model.load_state_dict(weights, assign=True)
     except RuntimeError as error:
-        raise ValueError(
-            f"{path}: its weights are not of the architecture that it names ({' '.join(str(error).split())[:300]}): "
-            "give a checkpoint as tt-conv train wrote it"
-        ) from error
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"its weights are not of the architecture that it names ({reason})") from error

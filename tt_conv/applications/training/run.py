@@ -16,13 +16,13 @@ from torch.utils.data import DataLoader
 
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
-from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, named, read_checkpoint
+from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
+from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import (
     AnySettings,
     TrainingSettings,
     read_settings,
-    settings_from_dict,
     settings_to_dict,
 )
 from tt_conv.applications.training.task_application import Application, Samples, application_of, parameters_of
@@ -142,7 +142,10 @@ def _check_unchanged(settings: AnySettings, checkpoint: Path, file: Path) -> Non
     except ValueError as error:
         raise ValueError(f"{error}; to go on from the best epoch, put a copy of {BEST} in its place") from error
     with named(checkpoint):
-        kept = settings_to_dict(settings_from_dict(contents[CHECKPOINT_KEY]["settings"]))
+        kept = settings_to_dict(account_of(contents[CHECKPOINT_KEY], settings.task).settings)
+        PlateauSchedule(**contents[CHECKPOINT_KEY]["plateau"])
+        for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step"):
+            contents[part]
     now, longer = settings_to_dict(settings), settings.training.schedule == "plateau"
     changed = [
         f"{part}.{name} ({kept[part].get(name)} in the checkpoint, {value} now)"

@@ -198,7 +198,7 @@ def _of_types(kind: Any, values: Mapping[str, Any], name: str) -> Any:
 
 def check_task(task: object) -> None:
     """Refuse what is not the name of a task."""
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise ValueError(f"there is no task {task!r}; the tasks are {', '.join(TASKS)}")
 
 

@@ -2,18 +2,25 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from tt_conv.applications.compression.files import CONFIG, check_sizes, load_compressed, read_weights
+from tt_conv.applications.compression.files import CONFIG, load_compressed, read_weights
 from tt_conv.applications.compression.pretrained import PRETRAINED, PRETRAINED_FOLDER, TRAINING
-from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, read_checkpoint, task_of
+from tt_conv.applications.training.checkpoint import (
+    CHECKPOINT_KEY,
+    UNCOUNTED,
+    Account,
+    account_of,
+    load_network,
+    named,
+    read_checkpoint,
+)
 from tt_conv.applications.training.recipes import recipe_file
-from tt_conv.applications.training.settings import FIRST_TASK, read_settings, settings_from_dict
+from tt_conv.applications.training.settings import FIRST_TASK, read_settings
 from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.settings import Settings
 from tt_conv.layers import FramePredictor, load_published_state_dict
@@ -86,7 +93,8 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
     if CHECKPOINT_KEY in contents:
         if recipe is not None:
             raise ValueError(f"{path} tells its architecture itself: leave the recipe out")
-        return _from_training(path, contents)
+        network, account = load_network(path, contents, FIRST_TASK, _build)
+        return Trained(network, account.settings, account.channels, account.sequences_seen, account.epochs_done)
     weights = _weights(path, contents)
     if recipe is None:
         raise ValueError(
@@ -101,6 +109,10 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
             f"{path} and the architecture of {recipe}: {error}: name the recipe that it was trained in"
         ) from error
     return Trained(model.eval(), settings, channels)
+
+
+def _build(account: Account) -> FramePredictor:
+    return build_model(account.settings.model, account.channels)
 
 
 def weights_of(path: Path) -> Mapping[str, Tensor]:
@@ -131,31 +143,9 @@ def _from_compressed(folder: Path, recipe: str | None) -> Trained:
         if recipe is None:
             raise ValueError(f"{folder} has no {TRAINING}: name the data it was trained on with --recipe")
         return Trained(model, _of_recipe(recipe), model.in_channels)
-    try:
-        kept = json.loads(file.read_text())
-        settings = settings_from_dict(kept["settings"]) if recipe is None else _of_recipe(recipe)
-        seen, epochs = kept.get("sequences_seen"), kept.get("epochs_done")
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{file} is damaged ({error}): give another folder") from error
-    return Trained(model, settings, model.in_channels, seen, epochs)
-
-
-def _from_training(path: Path, contents: Mapping[str, Any]) -> Trained:
-    if (task := task_of(contents)) != FIRST_TASK:
-        raise ValueError(f"{path} is a checkpoint of the task {task}: give one of {FIRST_TASK}")
-    try:
-        kept = contents[CHECKPOINT_KEY]
-        settings, channels = settings_from_dict(kept["settings"]), int(kept["channels"])
-        seen, epochs = kept["sequences_seen"], kept["epochs_done"]
-        weights = {name.removeprefix("model."): value for name, value in contents["state_dict"].items()}
-        check_sizes({**asdict(settings.model), "channels": channels})
-        with torch.device("meta"):  # sizes from a file cannot fill the memory
-            model = build_model(settings.model, channels)
-        model.load_state_dict(weights, assign=True)
-    except (RuntimeError, TypeError, KeyError, AttributeError, ValueError) as error:
-        raise ValueError(
-            f"{path}: its weights are not of the architecture that it names ({' '.join(str(error).split())[:300]}): "
-            "give a checkpoint as tt-conv train wrote it"
-        ) from error
-    model.requires_grad_(True)
-    return Trained(model.eval(), settings, channels, seen, epochs)
+    with named(file, "give another folder"):
+        # The channels are those of the network, which is described beside it.
+        kept = {**UNCOUNTED, **json.loads(file.read_text()), "channels": model.in_channels}
+        account = account_of(kept, FIRST_TASK)
+    settings = account.settings if recipe is None else _of_recipe(recipe)
+    return Trained(model, settings, model.in_channels, account.sequences_seen, account.epochs_done)
