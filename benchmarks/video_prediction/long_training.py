@@ -31,8 +31,8 @@ from torch import nn
 
 from benchmarks.guarded import fitting, guarded, release_memory
 from tt_conv.applications.video_prediction.baselines import copy_last
+from tt_conv.applications.video_prediction.metrics import FrameMetrics
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
-from tt_conv.applications.video_prediction.scores import Scores
 from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
 from tt_conv.layers import FramePredictor
 
@@ -246,11 +246,11 @@ def one_cycle(progress: float) -> float:
 def score(predictor: Callable, plan: Plan, device: torch.device, digits: Path | None) -> dict[str, list[float]]:
     """Return MSE and SSIM of each predicted frame."""
     data = MovingMNIST("test", plan.test_sequences, frames=GIVEN + SCORED, seed=SEED, idx_folder=digits)
-    gathered = Scores()
+    gathered = FrameMetrics()
     for first in range(0, plan.test_sequences, 32):
         frames = data.sequences(range(first, min(first + 32, plan.test_sequences)), device)
         gathered.update(predictor(frames[:, :GIVEN], SCORED)[:, -SCORED:], frames[:, GIVEN:])
-    values = gathered.per_frame()
+    values = gathered.compute()
     return {metric: values[metric] for metric in ("mse", "ssim")}
 
 
