@@ -11,6 +11,7 @@ from tt_conv.conv_einsum.cost import Usage
 from tt_conv.conv_einsum.network import Network, bind
 from tt_conv.conv_einsum.options import Options
 from tt_conv.conv_einsum.parse import parse
+from tt_conv.runtime import race
 
 CP = "bihw,or,ir,hr,wr->bohw|hw"
 SHAPES = [(2, 8, 9, 8), (8, 4), (8, 4), (3, 4), (3, 4)]
@@ -38,7 +39,7 @@ def races(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 def test_candidates_are_distinct_and_start_with_the_fewest_multiply_adds() -> None:
     found = measure.candidates(network(), Usage(), None)
-    assert 3 <= len(found) <= measure.CANDIDATES
+    assert 3 <= len(found) <= race.CONTENDERS
     assert len({frozenset(map(frozenset, steps)) for steps in found}) == len(found)
     assert measure.plan(network(), Usage(), "auto", None) == found[0]
     # The kernel is rebuilt in one of them: the feature, operand 0, comes last.
@@ -110,8 +111,8 @@ def test_the_fastest_call_wins() -> None:
         return lambda: time.sleep(seconds)
 
     device = torch.device("cpu")
-    assert measure.fastest([sleeper(0.02), sleeper(0.001), sleeper(0.01)], device) == 1
-    assert measure.fastest([sleeper(0.001)], device) == 0
+    assert race.fastest([sleeper(0.02), sleeper(0.001), sleeper(0.01)], device) == 1
+    assert race.fastest([sleeper(0.001)], device) == 0
 
 
 def test_one_slow_moment_does_not_decide() -> None:
@@ -120,7 +121,7 @@ def test_one_slow_moment_does_not_decide() -> None:
     def hindered() -> None:
         time.sleep(next(naps, 0.001))
 
-    assert measure.fastest([lambda: time.sleep(0.004), hindered], torch.device("cpu")) == 1
+    assert race.fastest([lambda: time.sleep(0.004), hindered], torch.device("cpu")) == 1
 
 
 def test_meta_tensors_are_not_timed(races: list[int]) -> None:

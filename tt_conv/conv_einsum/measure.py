@@ -1,10 +1,8 @@
 """``optimize="measure"``: time the best few distinct paths where they will run, and remember the winner."""
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from statistics import median
 from typing import Any
 
 import torch
@@ -19,25 +17,18 @@ from tt_conv.conv_einsum.network import Network
 from tt_conv.conv_einsum.plan import Path, Steps, left_to_right, limit_in_elements, plan
 from tt_conv.conv_einsum.search import cheapest, cheapest_few, steps_of
 from tt_conv.conv_einsum.tensors import autocast_dtype, check_tensors
+from tt_conv.runtime.machine import machine_of
 from tt_conv.runtime.modes import is_fake, is_recorded, is_transformed
+from tt_conv.runtime.race import fastest, promising, update_and_calls
 
-CANDIDATES = 8
-"""Paths that are timed at most."""
+ELEMENT = round(4 * machine_of("cpu").macs_per_byte)
+"""Multiply-adds that could be done while one element is read or written, of four bytes."""
 
-TRAFFIC_WEIGHTS = (0, 32, 128)
-"""Multiply-adds that moving an element may be worth: for arithmetic, for ordinary and for slow memory."""
-
-HOPELESS = 8
-"""A path that should take so many times the best one's time is not tried."""
+TRAFFIC_WEIGHTS = (0, ELEMENT // 4, ELEMENT)
+"""Multiply-adds that moving an element may be worth: for arithmetic, for caches and for memory."""
 
 EXACT_UP_TO = 7
 """Operands up to which the best few paths are searched exactly."""
-
-SECONDS = 0.3
-"""Time spent on timing, as far as three rounds allow."""
-
-CALLS = 8
-"""Calls per weight update that are timed at most."""
 
 _chosen: dict[tuple, ConvEinsumExpression] = {}
 
@@ -55,24 +46,23 @@ def candidates(network: Network, usage: Usage, memory_limit: int | str | None) -
     Returns
     -------
     list
-        Steps of at most ``CANDIDATES`` paths: the cheapest ones when moving data costs nothing, something or
+        Steps of at most ``CONTENDERS`` paths: the cheapest ones when moving data costs nothing, something or
         much; the kernels combined before they meet the feature; left to right.
     """
-    limit = limit_in_elements(CostModel(network, usage), memory_limit)
+    model = CostModel(network, usage, ELEMENT)
+    limit = limit_in_elements(model, memory_limit)
     ranked = [_ranked(CostModel(network, usage, weight), limit) for weight in TRAFFIC_WEIGHTS]
     found = [plan(network, usage, "auto", memory_limit)]
     found += [steps[0] for steps in ranked if steps]
     found += _feature_last(CostModel(network, usage), limit)
     found.append(left_to_right(len(network.operands)))
     found += [steps[place] for place in (1, 2) for steps in ranked if len(steps) > place]
-    model = CostModel(network, usage, TRAFFIC_WEIGHTS[1])
-    prices = [sum(model.price(left, right)[0] for left, right in steps) for steps in found]
     distinct: dict[frozenset, Steps] = {}
-    for steps, price in zip(found, prices, strict=True):
-        within = limit is None or all(model.elements(left | right) <= limit for left, right in steps)
-        if within and price <= HOPELESS * min(prices):
+    for steps in found:
+        if limit is None or all(model.elements(left | right) <= limit for left, right in steps):
             distinct.setdefault(frozenset(frozenset(pair) for pair in steps), steps)
-    return list(distinct.values())[:CANDIDATES]
+    paths = list(distinct.values())
+    return promising(paths, [sum(model.price(left, right)[0] for left, right in steps) for steps in paths])
 
 
 def _ranked(model: CostModel, limit: int | None) -> list[Steps]:
@@ -160,35 +150,6 @@ def tensor_key(tensor: Tensor) -> tuple:
     return tensor.device, tensor.dtype, tensor.stride()
 
 
-def fastest(runs: Sequence[Callable[[], Any]], device: torch.device) -> int:
-    """Return the index of the fastest call, by the median of interleaved rounds.
-
-    Calls that are twice as slow as the best leave the race, but not for one slow moment of the machine.
-    """
-    synchronize = getattr(torch, device.type).synchronize
-    if device.type == "cuda":
-        synchronize = partial(synchronize, device)
-    times: dict[int, list[float]] = {i: [] for i in range(len(runs))}
-    for run in runs:  # the first call allocates and lets libraries choose their algorithms
-        run()
-    start = time.perf_counter()
-    while True:
-        for i in times:
-            synchronize()
-            before = time.perf_counter()
-            runs[i]()
-            synchronize()
-            times[i].append(time.perf_counter() - before)
-        medians = {i: median(values) for i, values in times.items()}
-        rounds = max(map(len, times.values()))
-        if rounds < 3:
-            continue
-        best = min(medians.values())
-        times = {i: values for i, values in times.items() if medians[i] <= 2 * best}
-        if len(times) == 1 or time.perf_counter() - start > SECONDS or rounds >= 200:
-            return min(times, key=medians.__getitem__)
-
-
 def _runner(
     program: Program, usage: Usage, operands: Sequence[Tensor], constants: Mapping[int, Tensor]
 ) -> Callable[[], Any]:
@@ -202,13 +163,10 @@ def _runner(
     weights = {i: operand for i, operand in given.items() if usage.reuse > 1 and usage.weights >> i & 1}
     rest = [operand for i, operand in given.items() if i not in weights]
 
-    def call() -> Any:
-        bound = expression.bind(weights) if weights else expression
-        results = [bound(*rest) for _ in range(min(usage.reuse, CALLS))]
-        if leaves:
-            torch.autograd.grad(results, leaves, [torch.ones_like(result) for result in results])
+    def bind() -> Callable[[], Tensor]:
+        return partial(expression.bind(weights) if weights else expression, *rest)
 
-    return call
+    return update_and_calls(bind, usage.reuse, leaves)
 
 
 def random_operands(network: Network) -> list[Tensor]:

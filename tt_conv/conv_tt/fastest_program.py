@@ -1,12 +1,12 @@
 """``optimize="measure"`` of a Conv-TT: time its programs where they will run, and remember the fastest."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from tt_conv.conv_einsum.measure import CALLS, CANDIDATES, HOPELESS, fastest
 from tt_conv.conv_einsum.tensors import autocast_dtype
 from tt_conv.conv_tt.program import (
     ConvTTShape,
@@ -22,9 +22,7 @@ from tt_conv.conv_tt.program import (
 )
 from tt_conv.conv_tt.tensor import ConvTTTensor
 from tt_conv.runtime.modes import is_jit_traced, is_transformed
-
-OPERATION = 1_000_000
-"""Multiply-adds that could be done while one operation is called: what decides on small images."""
+from tt_conv.runtime.race import fastest, promising, update_and_calls
 
 Programs = tuple[Program | DenseProgram, ...]
 
@@ -68,7 +66,7 @@ def measured(
     )
     if key not in _ranked:
         programs = candidates(shape, usage)
-        winner = _winner(_promising(programs), train(), frame, windows)
+        winner = _winner(promising(programs, [*map(price, programs)]), train(), frame, windows)
         _ranked[key] = (winner, *(program for program in programs if program is not winner))
     winners[shape, usage] = _ranked[key][0]
     return _ranked[key]
@@ -80,15 +78,11 @@ def _layout(frame: Tensor) -> tuple[int, ...]:
     return tuple(sorted(range(frame.ndim), key=lambda axis: -strides[axis]))
 
 
-def _promising(programs: Programs) -> Programs:
-    """Return the programs that are worth timing, the one with the lowest price first."""
-    prices = [price(program) + OPERATION * sum(len(info.steps) for info in program.infos) for program in programs]
-    within = [p for p, price in zip(programs, prices, strict=True) if price <= HOPELESS * min(prices)]
-    return tuple(within[:CANDIDATES])
-
-
 def _winner(
-    programs: Programs, tensor: ConvTTTensor, frame: Tensor, windows: Callable[[Sequence[Tensor]], Frames]
+    programs: Sequence[Program | DenseProgram],
+    tensor: ConvTTTensor,
+    frame: Tensor,
+    windows: Callable[[Sequence[Tensor]], Frames],
 ) -> Program | DenseProgram:
     """Return the fastest of some programs."""
     if len(programs) == 1 or frame.device.type == "meta":
@@ -120,10 +114,7 @@ def _runner(
     with torch.autocast(frame.device.type, enabled=False):
         frozen = bind() if usage.frozen else None
 
-    def call() -> None:
-        evaluate = bind() if frozen is None else frozen
-        results = [evaluate(seen) for _ in range(min(usage.reuse, CALLS))]
-        if leaves:
-            torch.autograd.grad(results, leaves, [torch.ones_like(result) for result in results])
+    def bound() -> Callable[[], Tensor]:
+        return partial(bind() if frozen is None else frozen, seen)
 
-    return call
+    return update_and_calls(bound, usage.reuse, leaves)

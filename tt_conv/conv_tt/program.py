@@ -20,14 +20,12 @@ from tt_conv.conv_einsum import (
     conv_einsum_path,
 )
 from tt_conv.conv_tt.tensor import ConvTTTensor, Window
+from tt_conv.runtime.machine import machine_of
 from tt_conv.runtime.modes import assume_constant_result
 
 _SPACE = "xyz"
 _CHANNELS = "cdefghijklmnopqrstuvw"
 _EVERY_PARTITION_UP_TO = 6
-
-BYTE = 32
-"""Multiply-adds that could be done while one byte is read or written; 24 to 64 gave the same choices on a CPU."""
 
 Runs = tuple[tuple[int, int], ...]
 """Runs of adjacent cores that are merged, as (first, last) levels counted from 0; together they are all."""
@@ -489,9 +487,11 @@ def candidates(shape: ConvTTShape, usage: Usage) -> tuple[Program | DenseProgram
 
 
 def price(program: Program | DenseProgram) -> float:
-    """Return what stands for the time of a call: multiply-adds, and those that could be done while data moves."""
+    """Return the seconds that a call should take: multiply-adds, moving data, and calling operations."""
     macs, traffic = program.cost()
-    return macs + BYTE * traffic
+    passes = 3 if program.usage.train else 1
+    calls = passes * sum(step.runs == "call" for info in program.infos for step in info.steps)
+    return machine_of("cpu").seconds(macs, traffic, calls)
 
 
 @lru_cache(maxsize=256)
@@ -528,7 +528,7 @@ def explanation(programs: Sequence[Program | DenseProgram]) -> str:
         macs, traffic = program.cost()
         mark = "  <- chosen" if program is chosen else ""
         lines.append(f"{program.name:<28}{macs:>12.4g}{traffic:>12.4g}{price(program) / lowest:>10.3g}{mark}")
-    lines.append(f"price: multiply-adds and {BYTE} more for each byte, over the lowest")
+    lines.append("price: the modelled time of a call, over the lowest")
     if len(programs) == 1:
         lines.append("Stagewise borders allow no merging of cores: it would change what lies beyond the border.")
     lines += ["", f"{chosen.name}, term by term:", f"{'term':<28}{'MACs':>12}{'bytes':>12}  operations"]

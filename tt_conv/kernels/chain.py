@@ -16,13 +16,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from tt_conv.checks import one_of
+from tt_conv.runtime.machine import machine_of
 
 _CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_VECTOR = 16  # output channels that a convolution computes at once; fewer take as long
-_DEPTHWISE = 10  # a multiply-add of a convolution channel by channel takes so many times as long
-_CALL = 1e-5  # seconds
-_RATES = {"cpu": (1e11, 2e10)}  # multiply-adds and bytes per second of one core
-_ACCELERATOR = (1e13, 1e12)
 
 
 @dataclass(frozen=True)
@@ -160,17 +156,18 @@ def fastest(chains: Sequence[Chain], positions: int, device: torch.device) -> Ch
 
 def seconds(chain: Chain, positions: int, device: str = "cpu") -> float:
     """Return how long a chain should take."""
-    macs_rate, byte_rate = _RATES.get(device, _ACCELERATOR)
-    total = 0.0
-    for link in chain:
-        outputs, inputs, *sizes = link.shape
-        if link.groups > 1:
-            macs = _DEPTHWISE * outputs * inputs * math.prod(sizes)
-        else:
-            macs = math.ceil(outputs / _VECTOR) * _VECTOR * inputs * math.prod(sizes)
-        moved = (inputs * link.groups + outputs) * link.factors[0].element_size()
-        total += positions * (macs / macs_rate + moved / byte_rate) + _CALL
-    return total
+    machine = machine_of(device)
+    return sum(
+        machine.convolution_seconds(
+            positions,
+            link.groups * link.shape[1],
+            link.shape[0],
+            math.prod(link.shape[2:]),
+            link.groups,
+            link.factors[0].element_size(),
+        )
+        for link in chain
+    )
 
 
 def paddings(chain: Chain) -> list[list[int]]:
