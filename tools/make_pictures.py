@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.patches import FancyBboxPatch
 
 from tt_conv.applications.video_prediction import MovingMNIST, demo
-from tt_conv.applications.video_prediction.demo import DemoSettings
+from tt_conv.applications.video_prediction.settings import DemoSettings
 
 STATIC = Path(__file__).parents[1] / "docs" / "_static"
 GREEN, ORANGE, BLUE = ("#dcebdc", "#4f8a4f"), ("#f6e3cf", "#b9772f"), ("#dce6f5", "#2a5d9c")

@@ -12,7 +12,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from tt_conv.applications.command_line import main
+from tt_conv.applications.commands.main import main
 from tt_conv.applications.compression import load_compressed, load_pretrained
 from tt_conv.applications.data.video_file import write_video
 from tt_conv.applications.training import run_training

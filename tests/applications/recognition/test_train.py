@@ -15,16 +15,24 @@ import torch
 import yaml
 from torch import Tensor
 
-from tt_conv.applications.command_line import main
+from tt_conv.applications.commands.main import main
 from tt_conv.applications.recognition import demo
 from tt_conv.applications.recognition.application import APPLICATION
 from tt_conv.applications.recognition.checkpoint import load_trained
 from tt_conv.applications.recognition.data import ACTIONS, write_digit_actions
-from tt_conv.applications.recognition.evaluate_trained import EvaluationSettings, run_evaluation
+from tt_conv.applications.recognition.evaluate_trained import run_evaluation
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.predict import run_prediction
 from tt_conv.applications.recognition.recognition_task import Recognition
-from tt_conv.applications.recognition.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+from tt_conv.applications.recognition.settings import (
+    DataSettings,
+    DemoSettings,
+    EvaluationSettings,
+    ModelSettings,
+    PredictionSettings,
+    Settings,
+    TrainingSettings,
+)
 from tt_conv.applications.training import resume_training, run_training, settings_from_dict, settings_to_dict
 from tt_conv.applications.training.checkpoint import load_any_trained
 from tt_conv.applications.training.recipes import recipe_file, recipe_names
@@ -201,7 +209,7 @@ def test_a_prediction(trained: Path, folder: Path, tmp_path: Path, capsys: pytes
         chances = [entry["probability"] for entry in row["labels"]]
         assert chances == sorted(chances, reverse=True)
         assert len(chances) == 5
-    every = run_prediction(trained / "best.ckpt", video, tmp_path / "all", top=99)
+    every = run_prediction(trained / "best.ckpt", video, tmp_path / "all", PredictionSettings(top=99))
     assert sum(entry["probability"] for entry in every[0]["labels"]) == pytest.approx(1, abs=1e-5)
 
 
@@ -271,7 +279,7 @@ def test_recipes_are_complete_and_build(name: str) -> None:
 
 def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     toy: dict[str, Any] = {"size": 16, "short_side": 18, "clips": 28, "test_clips": 14, "hidden_channels": (4,)}
-    settings = demo.DemoSettings(2, 3, **toy, encoder_channels=(4, 4), batch_size=4, rank=2)
+    settings = DemoSettings(2, 3, **toy, encoder_channels=(4, 4), batch_size=4, rank=2)
     assert demo.run_demo(settings, tmp_path / "first")
     printed = capsys.readouterr().out
     assert "of the way from chance to the best possible" in printed
@@ -281,7 +289,7 @@ def test_the_demo(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first, again = (json.loads((tmp_path / name / "table.json").read_text()) for name in ("first", "again"))
     assert first["models"] == again["models"]
     with pytest.raises(ValueError, match="steps must be at least 1"):
-        demo.run_demo(demo.DemoSettings(0), tmp_path / "none")
+        demo.run_demo(DemoSettings(0), tmp_path / "none")
 
 
 def test_compressed_with_accuracy_in_the_report(folder: Path, tmp_path: Path) -> None:

@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tt_conv.applications.video_prediction import demo
-from tt_conv.applications.video_prediction.demo import DemoSettings, build_models, run_demo
+from tt_conv.applications.video_prediction.demo import build_models, run_demo
 from tt_conv.applications.video_prediction.metrics import CONVENTIONS
+from tt_conv.applications.video_prediction.settings import DemoSettings
 from tt_conv.applications.video_prediction.task import FramePrediction
 
 TINY = DemoSettings(

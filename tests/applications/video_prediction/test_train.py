@@ -282,12 +282,13 @@ def test_recipes_are_complete_and_build(name: str) -> None:
         ({"data": {"sequences": 0}}, "number of train sequences must be at least 1"),
         ({"data": {"channels": 3}}, "moving_mnist is gray"),
         ({"model": {"ranks": 3}}, "unknown settings: model.ranks"),
+        ({"trainig": {}}, "unknown settings: trainig; .* did you mean training"),
     ],
 )
 def test_bad_settings_leave_no_folder(tmp_path: Path, change: dict[str, dict[str, Any]], message: str) -> None:
     values = settings_to_dict(tiny())
     for part, changes in change.items():
-        values[part] |= changes
+        values[part] = values.get(part, {}) | changes
     with pytest.raises((ValueError, FileNotFoundError), match=message):
         run_training(settings_from_dict(values), tmp_path / "out")
     assert not (tmp_path / "out").exists()

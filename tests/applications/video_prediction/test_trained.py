@@ -15,22 +15,37 @@ import torch
 import yaml
 from PIL import Image
 
-from tt_conv.applications.command_line import main
+from tt_conv.applications.commands.main import main
 from tt_conv.applications.training import resume_training, run_training
 from tt_conv.applications.video_prediction import MovingMNIST, copy_last
+from tt_conv.applications.video_prediction.application import APPLICATION
 from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.data import OwnVideos, read_video, write_video
-from tt_conv.applications.video_prediction.evaluate_trained import EvaluationSettings, run_evaluation
 from tt_conv.applications.video_prediction.evaluation import evaluate
 from tt_conv.applications.video_prediction.inspect_data import inspect_data
 from tt_conv.applications.video_prediction.metrics import MASS_MEASURES
-from tt_conv.applications.video_prediction.predict import run_prediction
-from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
+from tt_conv.applications.video_prediction.settings import (
+    DataSettings,
+    EvaluationSettings,
+    ModelSettings,
+    PredictionSettings,
+    Settings,
+    TrainingSettings,
+)
 
 DATA = DataSettings(
     size=16, digit_size=8, digits=2, given=10, future=10, sequences=4, validation_sequences=2, test_sequences=3
 )
 MODEL = ModelSettings(hidden_channels=[3], layers_per_block=[1], kernel_size=3, rank=2, patch_size=2)
+
+
+def run_evaluation(checkpoint: Path, out: Path, settings: Any = None, **source: Any) -> dict[str, Any]:
+    return APPLICATION.evaluate(checkpoint, out, settings or EvaluationSettings(), **source)
+
+
+def run_prediction(checkpoint: Path, video: Path, out: Path, **options: Any) -> torch.Tensor:
+    predicted: torch.Tensor = APPLICATION.predict(checkpoint, video, out, PredictionSettings(**options))
+    return predicted
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +56,7 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_an_evaluation(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    run_evaluation(checkpoint, tmp_path / "out", EvaluationSettings(futures=[10, 12]))
+    run_evaluation(checkpoint, tmp_path / "out", EvaluationSettings(future=[10, 12]))
     names = {path.name for path in (tmp_path / "out").iterdir()}
     pictures = {
         f"{kind}_{future}.{ending}"
@@ -330,8 +345,8 @@ def test_a_failed_prediction_leaves_nothing(checkpoint: Path, tmp_path: Path, mo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"futures": []}, "future must be numbers of frames, each at least 1"),
-        ({"futures": [3, 0]}, "future must be numbers of frames, each at least 1"),
+        ({"future": []}, "future must be numbers of frames, each at least 1"),
+        ({"future": [3, 0]}, "future must be numbers of frames, each at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"device": "bogus"}, "device 'bogus' cannot be used here"),
     ],
@@ -343,7 +358,7 @@ def test_an_evaluation_that_cannot_be(checkpoint: Path, tmp_path: Path, settings
 
 
 def test_a_horizon_named_twice_counts_once(checkpoint: Path, tmp_path: Path) -> None:
-    results = run_evaluation(checkpoint, tmp_path / "out", EvaluationSettings([2, 2]))
+    results = run_evaluation(checkpoint, tmp_path / "out", EvaluationSettings(future=[2, 2]))
     assert [horizon["future"] for horizon in results["horizons"]] == [2]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
-from tt_conv.applications.compression.compress import Force, Survey, check_budget
+from tt_conv.applications.compression.compress import Survey, check_budget
 from tt_conv.applications.compression.files import WEIGHTS, save_compressed, weights_on_disk
 from tt_conv.applications.compression.kernels import FORMATS
 from tt_conv.applications.compression.pictures import draw_layers, draw_sweep
@@ -27,66 +27,10 @@ from tt_conv.applications.training.settings import settings_to_dict
 from tt_conv.applications.video_prediction.evaluation import milliseconds_per_frame
 from tt_conv.applications.video_prediction.open_data import FirstSequences
 from tt_conv.applications.video_prediction.report import finite
+from tt_conv.applications.video_prediction.settings import CompressionSettings
 from tt_conv.tables import text_table
 
 QUALITY = "MSE x 1e-3"
-
-
-@dataclass(frozen=True)
-class CompressionSettings:
-    """How a network is compressed, by the command line.
-
-    Parameters
-    ----------
-    budgets : sequence of float
-        One, or several for a sweep.
-    budget_of, formats, keep, force
-        As in :func:`~tt_conv.applications.compression.compress`.
-    calibration : int
-        Training sequences (or inputs) that the layers are fitted to; 0 means on weights alone.
-    finetune : int
-        Steps of fine-tuning; 0 means none.
-    distill : float
-        Share of the loss of fine-tuning that is taken against the original's predictions.
-    learning_rate : float
-        Of fine-tuning, the largest one.
-    batch_size : int
-        Sequences, or inputs, at a time.
-    quality_sequences : int
-        Test sequences for the quality, and validation sequences for fine-tuning.
-    onnx : bool
-        Write a step as ONNX too.
-    """
-
-    budgets: Sequence[float]
-    budget_of: str = "parameters"
-    calibration: int = 32
-    formats: Sequence[str] = FORMATS
-    keep: Sequence[str] = ()
-    force: Force | None = None
-    finetune: int = 0
-    distill: float = 0.0
-    learning_rate: float = 3e-4
-    batch_size: int = 8
-    quality_sequences: int = 64
-    onnx: bool = False
-
-    def check(self) -> None:
-        """Refuse values that are out of their range."""
-        if not self.budgets:
-            raise ValueError("a budget is needed, such as --budget 0.25, or several: --sweep 0.5,0.25,0.125")
-        for budget in self.budgets:
-            check_budget(budget, self.budget_of, self.calibration > 0)
-        for name in ("calibration", "finetune"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
-        for name in ("batch_size", "quality_sequences"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 <= self.distill <= 1:
-            raise ValueError(f"distill is a share of the loss, from 0 to 1, got {self.distill}")
-        if self.distill and not self.finetune:
-            raise ValueError("distill belongs to fine-tuning: say for how many steps with --finetune")
 
 
 @dataclass(frozen=True)
@@ -156,7 +100,7 @@ def run_compression(
     ValueError, OSError, ImportError
         If the checkpoint, the data or a setting cannot be used, or a budget cannot be met.
     """
-    settings.check()
+    _check(settings)
     opened = open_source(checkpoint, **source)
     _check_data(opened, settings)
     path = OutputFolder.with_free_name("tt-conv-compressed").path if out is None else Path(out)
@@ -201,7 +145,7 @@ def compress_source(
     survey = Survey(
         source.model,
         data=_calibration(source, settings),
-        formats=settings.formats,
+        formats=settings.formats or FORMATS,
         keep=settings.keep,
         force=settings.force,
         quality=quality,
@@ -222,6 +166,28 @@ def compress_source(
         if tuned is not None and tuned.interrupted:
             raise KeyboardInterrupt
     return made
+
+
+def _check(settings: CompressionSettings) -> None:
+    """Refuse values that are out of their range."""
+    if not settings.budgets:
+        raise ValueError("a budget is needed, such as --budget 0.25, or several: --sweep 0.5,0.25,0.125")
+    for budget in settings.budgets:
+        check_budget(budget, settings.budget_of, settings.calibration > 0)
+    for name in ("calibration", "finetune"):
+        if getattr(settings, name) < 0:
+            raise ValueError(f"{name} must not be negative, got {getattr(settings, name)}")
+    for name, value in (("batch_size", settings.batch_size), ("quality_sequences", _quality_sequences(settings))):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 <= settings.distill <= 1:
+        raise ValueError(f"distill is a share of the loss, from 0 to 1, got {settings.distill}")
+    if settings.distill and not settings.finetune:
+        raise ValueError("distill belongs to fine-tuning: say for how many steps with --finetune")
+
+
+def _quality_sequences(settings: CompressionSettings) -> int:
+    return 64 if settings.quality_sequences is None else settings.quality_sequences
 
 
 def _check_data(source: Source, settings: CompressionSettings) -> None:
@@ -248,7 +214,7 @@ def _calibration(source: Source, settings: CompressionSettings) -> list[Any] | N
 def _quality(source: Source, settings: CompressionSettings) -> Callable[[nn.Module], float]:
     """Return what measures the mean squared error of the predicted frames, x 1e-3."""
     assert source.data is not None
-    sequences = FirstSequences(source.sequences("test"), settings.quality_sequences)
+    sequences = FirstSequences(source.sequences("test"), _quality_sequences(settings))
     stored: list[Tensor] = list(DataLoader(sequences, settings.batch_size))
     given, future = source.data.given, source.data.future
 
@@ -266,7 +232,7 @@ def _quality(source: Source, settings: CompressionSettings) -> Callable[[nn.Modu
 def _tuned(smaller: nn.Module, source: Source, settings: CompressionSettings) -> Tuned:
     assert source.data is not None
     recipe = None if source.settings is None else source.settings.training
-    validation = FirstSequences(source.sequences("validation"), settings.quality_sequences)
+    validation = FirstSequences(source.sequences("validation"), _quality_sequences(settings))
     return fine_tune(
         smaller,
         batches(source.sequences("train"), settings.batch_size, settings.finetune),

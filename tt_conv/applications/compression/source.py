@@ -62,7 +62,7 @@ def open_source(
     checkpoint: Path | str,
     *,
     recipe: str | None = None,
-    channels: int = 1,
+    channels: int | None = None,
     model: str | None = None,
     data: Mapping[str, Any] | None = None,
     inputs: Path | str | None = None,

@@ -8,12 +8,13 @@ from tt_conv.applications.recognition.checkpoint import Trained, load_trained
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.recognition_task import Recognition
 from tt_conv.applications.recognition.settings import DataSettings, Settings
-from tt_conv.applications.training.task_application import Application
+from tt_conv.applications.training.application import Application
 
 
 class RecognitionApplication(Application):
     """Early recognition of actions."""
 
+    task = "recognition"
     samples = "clips"
     leaves = "best.ckpt, last.ckpt, history.csv and the TensorBoard log"
 
@@ -42,6 +43,37 @@ class RecognitionApplication(Application):
 
     def load_trained(self, path: Path | str) -> Trained:
         return load_trained(path)
+
+    def evaluate(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> dict[str, Any]:
+        from tt_conv.applications.recognition.evaluate_trained import run_evaluation
+
+        return run_evaluation(checkpoint, out, settings, data=_of_ours(checkpoint, source)["data"])
+
+    def predict(
+        self, checkpoint: Path | str, video: Path | str, out: Path | str | None, settings: Any, **source: Any
+    ) -> Any:
+        from tt_conv.applications.recognition.predict import run_prediction
+
+        _of_ours(checkpoint, source)
+        return run_prediction(checkpoint, video, out, settings)
+
+    def compress(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> Any:
+        from tt_conv.applications.recognition.compress_trained import run_compression
+
+        return run_compression(checkpoint, out, settings, data=_of_ours(checkpoint, source)["data"])
+
+    def demo(self, settings: Any, out: Path | str | None = None) -> bool:
+        from tt_conv.applications.recognition.demo import run_demo
+
+        return run_demo(settings, out)
+
+
+def _of_ours(checkpoint: Path | str, source: dict[str, Any]) -> dict[str, Any]:
+    """Refuse what is about networks that were not trained here."""
+    needless = [f"--{name}" for name, value in source.items() if name != "data" and value is not None]
+    if needless:
+        raise ValueError(f"{checkpoint} is of the task recognition, which has no {', '.join(needless)}: leave that out")
+    return source
 
 
 APPLICATION = RecognitionApplication()

@@ -1,7 +1,7 @@
 """Make a trained recognizer smaller: ``tt-conv compress`` of its checkpoint, with accuracy in the report."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +21,7 @@ from tt_conv.applications.recognition.evaluate_trained import check_classes
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
 from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.scores import Accuracy
+from tt_conv.applications.recognition.settings import CompressionSettings
 from tt_conv.applications.training.settings import settings_to_dict, with_changes
 from tt_conv.tables import text_table
 
@@ -29,17 +30,10 @@ FRACTIONS = (0.25, 0.5, 1.0)
 
 def run_compression(
     checkpoint: Path | str,
-    out: Path | str | None = None,
+    out: Path | str | None,
+    settings: CompressionSettings,
     *,
-    budget: float,
-    budget_of: str = "parameters",
     data: Mapping[str, Any] | None = None,
-    calibration: int = 64,
-    formats: Sequence[str] = FORMATS,
-    keep: Sequence[str] = (),
-    force: Any = None,
-    batch_size: int = 16,
-    quality_clips: int | None = None,
 ) -> dict[str, Any]:
     """Compress a recognizer, compare the accuracy before and after on test clips, and write a folder.
 
@@ -49,16 +43,9 @@ def run_compression(
         Of ``tt-conv train``.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-compressed``, or the first free name after it.
-    budget, budget_of, formats, keep, force
-        See :func:`~tt_conv.applications.compression.compress`.
+    settings : CompressionSettings
     data : mapping, optional
         Data settings that differ from those of the training.
-    calibration : int
-        Training clips that the layers are fitted to; 0 for weights alone.
-    batch_size : int
-        Clips at a time.
-    quality_clips : int, optional
-        Test clips for the accuracy; by default all.
 
     Returns
     -------
@@ -70,6 +57,9 @@ def run_compression(
     ValueError, OSError
         If the checkpoint, the data or a setting cannot be used, or the budget cannot be met.
     """
+    calibration, batch_size, quality_clips = settings.calibration, settings.batch_size, settings.quality_sequences
+    if len(settings.budgets) != 1:
+        raise ValueError("a recognizer is compressed to one budget: give --budget")
     if calibration < 0 or batch_size < 1 or (quality_clips is not None and quality_clips < 1):
         raise ValueError(
             f"calibration must not be negative, batch_size and the number of test clips be at least 1, got "
@@ -92,12 +82,12 @@ def run_compression(
     with folder:
         smaller, report = compress(
             trained.model,
-            budget=budget,
-            budget_of=budget_of,
+            budget=settings.budgets[0],
+            budget_of=settings.budget_of,
             data=batches,
-            formats=formats,
-            keep=keep,
-            force=force,
+            formats=settings.formats or FORMATS,
+            keep=settings.keep,
+            force=settings.force or None,
             quality=accuracy,
         )
         before, after = measured

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from tt_conv.applications.recognition.model import Recognizer
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confusion, draw_labels
 from tt_conv.applications.recognition.scores import Accuracy
-from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
+from tt_conv.applications.recognition.settings import DataSettings, DemoSettings, ModelSettings
 from tt_conv.applications.recognition.task import EarlyRecognition
 from tt_conv.applications.training.epochs import EpochBatches
 from tt_conv.applications.training.tasks import Outcome, SideBySide, fit
@@ -30,27 +30,6 @@ FRACTIONS = (0.25, 0.5, 1.0)
 GOAL = 0.7  # of the way from chance to the best possible, at the fractions of GOAL_AT
 GOAL_AT = (0.5, 1.0)
 TEST_BATCH = 28
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """Everything that the numbers of a demo depend on; the defaults are sized for two CPU cores."""
-
-    steps: int
-    seed: int = 0
-    size: int = 32
-    short_side: int = 36
-    clips: int | None = None
-    test_clips: int | None = None
-    encoder_channels: tuple[int, ...] = (16, 32)
-    hidden_channels: tuple[int, ...] = (32,)
-    kernel_size: int = 3
-    order: int = 3
-    rank: int = 8
-    ahead: int = 0
-    prediction_weight: float = 0.0
-    batch_size: int = 16
-    learning_rate: float = 3e-3
 
 
 def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:

@@ -6,15 +6,13 @@ import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from tt_conv._version import __version__
-from tt_conv.applications.data.splits import Split
-from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained
 from tt_conv.applications.recognition.data import LabelledClips
@@ -22,32 +20,10 @@ from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, ch
 from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confusion
 from tt_conv.applications.recognition.scores import Accuracy
+from tt_conv.applications.recognition.settings import EvaluationSettings
+from tt_conv.applications.training.devices import checked_device
 from tt_conv.applications.training.settings import with_changes
 from tt_conv.tables import text_table
-
-FRACTIONS = (0.25, 0.5, 1.0)
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How an evaluation is done.
-
-    Parameters
-    ----------
-    observed : sequence of float, optional
-        Fractions of the frames that are seen, for the table and the confusion matrices; by default 0.25, 0.5 and 1.
-    split : {"train", "validation", "test"}
-        Part of the data.
-    batch_size : int
-        Clips at a time.
-    device : str
-        Such as cpu or cuda.
-    """
-
-    observed: Sequence[float] | None = None
-    split: Split = "test"
-    batch_size: int = 16
-    device: str = "cpu"
 
 
 def run_evaluation(
@@ -98,13 +74,13 @@ def run_evaluation(
     >>> folder.cleanup()
     """
     settings = settings or EvaluationSettings()
-    checked_device(settings.device)
+    settings = replace(settings, device=str(checked_device(settings.device)))
     trained = load_trained(checkpoint)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     clips = open_data(chosen, settings.split)
     check_classes(trained, clips, checkpoint)
     trained.model.check_size(clips[0][0].shape[2:])
-    fractions = [float(fraction) for fraction in settings.observed or FRACTIONS]
+    fractions = settings.fractions
     folder = OutputFolder.with_free_name("tt-conv-evaluation") if out is None else OutputFolder(out)
     with folder:
         for note in clips.notes:

@@ -7,22 +7,21 @@ from typing import Any
 
 import torch
 
-from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_strips
 from tt_conv.applications.recognition.checkpoint import load_trained
 from tt_conv.applications.recognition.data import read_clip
 from tt_conv.applications.recognition.pictures import draw_labels
-from tt_conv.applications.recognition.scores import TOP, ranked
+from tt_conv.applications.recognition.scores import ranked
+from tt_conv.applications.recognition.settings import PredictionSettings
+from tt_conv.applications.training.devices import checked_device
 
 
 def run_prediction(
     checkpoint: Path | str,
     video: Path | str,
     out: Path | str | None = None,
-    *,
-    top: int = TOP,
-    device: str = "cpu",
+    settings: PredictionSettings | None = None,
 ) -> list[dict[str, Any]]:
     """Rank the classes after each frame of a video, and write them as JSON, CSV and a picture.
 
@@ -37,10 +36,7 @@ def run_prediction(
         A video file.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-prediction``, or the first free name after it.
-    top : int
-        How many classes are ranked.
-    device : str
-        Such as cpu or cuda.
+    settings : PredictionSettings, optional
 
     Returns
     -------
@@ -72,9 +68,10 @@ def run_prediction(
     4
     >>> folder.cleanup()
     """
+    settings = settings or PredictionSettings()
+    top, device = settings.top, checked_device(settings.device)
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
-    checked_device(device)
     trained = load_trained(checkpoint)
     data, model = trained.settings.data, trained.model.to(device)
     clip = read_clip(video, data.frames, size=data.size, short_side=data.short_side, channels=trained.model.in_channels)
@@ -118,7 +115,7 @@ def run_prediction(
     return labels
 
 
-def _draw_future(path: Path, model: Any, clip: torch.Tensor, device: str) -> None:
+def _draw_future(path: Path, model: Any, clip: torch.Tensor, device: torch.device) -> None:
     """What the decoder predicts after half of the clip, under what came."""
     given = max(1, len(clip) // 2)
     ahead = min(model.ahead, len(clip) - given)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tt_conv.applications.training.settings import TrainingSettings as CommonSettings
+from tt_conv.applications.training import settings as common
 
 DataKind = Literal["digit_actions", "something_something", "class_folders"]
 
@@ -127,7 +127,7 @@ class ModelSettings:
 
 
 @dataclass
-class TrainingSettings(CommonSettings):
+class TrainingSettings(common.TrainingSettings):
     """The recipe: the joint loss; see also what is common to all tasks.
 
     Parameters
@@ -175,3 +175,69 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     task: Literal["recognition"] = "recognition"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(common.EvaluationSettings):
+    """How an evaluation is done.
+
+    Parameters
+    ----------
+    observed : float or list of float, optional
+        Fraction of the frames that is seen, or several; by default [0.25,0.5,1].
+    """
+
+    observed: float | list[float] | None = None
+
+    @property
+    def fractions(self) -> list[float]:
+        """The observed fractions, for the table and the confusion matrices."""
+        observed = [0.25, 0.5, 1.0] if self.observed is None else self.observed
+        return [float(fraction) for fraction in (observed if isinstance(observed, list) else [observed])]
+
+
+@dataclass(frozen=True)
+class PredictionSettings(common.PredictionSettings):
+    """How the action in a video is named.
+
+    Parameters
+    ----------
+    top : int
+        How many classes are ranked.
+    """
+
+    top: int = 5
+
+
+@dataclass(frozen=True)
+class CompressionSettings(common.CompressionSettings):
+    """How a recognizer is compressed.
+
+    Parameters
+    ----------
+    quality_sequences : int, optional
+        Test clips for the accuracy; by default all.
+    """
+
+    quality_sequences: int | None = None
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Everything that the numbers of a demo depend on; the defaults are sized for two CPU cores."""
+
+    steps: int = 2100
+    seed: int = 0
+    size: int = 32
+    short_side: int = 36
+    clips: int | None = None
+    test_clips: int | None = None
+    encoder_channels: tuple[int, ...] = (16, 32)
+    hidden_channels: tuple[int, ...] = (32,)
+    kernel_size: int = 3
+    order: int = 3
+    rank: int = 8
+    ahead: int = 0
+    prediction_weight: float = 0.0
+    batch_size: int = 16
+    learning_rate: float = 3e-3

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.training.settings import FIRST_TASK, check_task, settings_from_dict
-from tt_conv.applications.training.task_application import Trained, application
+from tt_conv.applications.training.application import Application, Trained, application
+from tt_conv.applications.training.recipes import recipe_file
+from tt_conv.applications.training.settings import FIRST_TASK, check_task, read_settings, settings_from_dict
 from tt_conv.checks import check_sizes
 
 CHECKPOINT_KEY = "tt_conv"
@@ -53,31 +54,39 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
     return contents
 
 
-def task_of(contents: Mapping[str, Any]) -> str:
-    """The task of what a file holds; those that do not tell are of video prediction."""
-    kept = contents.get(CHECKPOINT_KEY)
+def task_of(contents: Mapping[str, Any]) -> str | None:
+    """The task of what a file holds; ``None`` if it is not of ``tt-conv train``."""
+    if CHECKPOINT_KEY not in contents:
+        return None
+    kept = contents[CHECKPOINT_KEY]
     return kept.get("task", FIRST_TASK) if isinstance(kept, Mapping) else FIRST_TASK
 
 
-def task_of_file(path: Path | str) -> str:
-    """The task of the network in a file; whatever else is wrong with it, loading will say."""
+def application_of_file(path: Path | str, recipe: str | None = None) -> Application:
+    """The application that a trained network is of: by what its file tells, or else by a recipe."""
     path = Path(path)
-    if path.is_dir():
-        task = _task_of_folder(path)
-    else:
-        task = task_of(read_checkpoint(path)) if path.is_file() and path.suffix != ".safetensors" else FIRST_TASK
+    task = _task_of_folder(path) if path.is_dir() else None
+    if path.is_file() and path.suffix != ".safetensors":
+        task = task_of(read_checkpoint(path))
+    if task is None and recipe is not None:
+        task = settings_of_recipe(recipe).task
+    task = FIRST_TASK if task is None else task
     with named(path):
         check_task(task)
-    return task
+    return application(task)
 
 
-def _task_of_folder(folder: Path) -> str:
-    """Of a folder of ``tt-conv compress``."""
+def settings_of_recipe(recipe: str) -> Any:
+    """The settings in a YAML file, or in the recipe of that name."""
+    return read_settings(Path(recipe) if Path(recipe).exists() else recipe_file(recipe))
+
+
+def _task_of_folder(folder: Path) -> str | None:
+    """Of a folder of ``tt-conv compress``; whatever else is wrong with it, loading will say."""
     try:
-        settings = json.loads((folder / "training.json").read_text())["settings"]
-        return str(settings.get("task", FIRST_TASK))
+        return str(json.loads((folder / "training.json").read_text())["settings"].get("task", FIRST_TASK))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return FIRST_TASK
+        return None
 
 
 def load_any_trained(path: Path | str) -> Trained:
@@ -103,7 +112,7 @@ def load_any_trained(path: Path | str) -> Trained:
     >>> load_any_trained("pretrained").settings.data.kind  # the network that comes with the package
     'moving_mnist'
     """
-    return application(task_of_file(path)).load_trained(path)
+    return application_of_file(path).load_trained(path)
 
 
 @contextmanager

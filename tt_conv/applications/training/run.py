@@ -15,6 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.output import OutputFolder
+from tt_conv.applications.training.application import Application, Samples, application_of, parameters_of
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
@@ -25,7 +26,6 @@ from tt_conv.applications.training.settings import (
     read_settings,
     settings_to_dict,
 )
-from tt_conv.applications.training.task_application import Application, Samples, application_of, parameters_of
 from tt_conv.applications.training.tasks import Outcome, quiet_lightning, stops_in_good_order
 
 SETTINGS_FILE = "settings.yaml"

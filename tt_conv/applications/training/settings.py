@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from difflib import get_close_matches
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
@@ -87,6 +88,69 @@ class TrainingSettings:
     nodes: int = 1
 
 
+@dataclass(frozen=True)
+class EvaluationSettings:
+    """How an evaluation is done.
+
+    Parameters
+    ----------
+    split : str
+        Part of the data.
+    batch_size : int
+        Samples at a time.
+    device : str
+        Such as cpu or cuda; auto takes a GPU where there is one.
+    """
+
+    split: Literal["train", "validation", "test"] = "test"
+    batch_size: int = 16
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class PredictionSettings:
+    """How a network is applied to a video.
+
+    Parameters
+    ----------
+    device : str
+        Such as cpu or cuda; auto takes a GPU where there is one.
+    """
+
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class CompressionSettings:
+    """How a trained network is compressed.
+
+    Parameters
+    ----------
+    budgets : sequence of float
+        One, or several for a sweep.
+    budget_of : str
+        Of what: a fraction of the parameters or MACs, or the largest relative error of the output.
+    formats : sequence of str
+        To choose from; none means all.
+    keep : sequence of str
+        Name patterns of layers to leave as they are.
+    force : mapping, optional
+        Formats of layers, with a rank if wanted, see :func:`~tt_conv.applications.compression.compress`.
+    calibration : int
+        Number of training samples, or inputs, that the layers are fitted to; 0 for weights alone.
+    batch_size : int
+        Samples, or inputs, at a time.
+    """
+
+    budgets: Sequence[float]
+    budget_of: Literal["parameters", "macs", "error"] = "parameters"
+    formats: Sequence[str] = ()
+    keep: Sequence[str] = ()
+    force: Any = None
+    calibration: int = 32
+    batch_size: int = 8
+
+
 class AnySettings(Protocol):
     """A whole training: every task has a dataclass of this form."""
 
@@ -148,7 +212,12 @@ def settings_from_dict(values: Mapping[str, Any]) -> Any:
         raise ValueError(f"expected settings under data, model and training, got {str(values)[:40]!r}")
     task = values.get("task", FIRST_TASK)
     check_task(task)
-    whole = import_module(f"{TASKS[task]}.settings").Settings
+    unknown = sorted(set(map(str, values)) - {"task", "data", "model", "training"})
+    if unknown:
+        near = get_close_matches(unknown[0], ("data", "model", "training"), n=1)
+        said = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"unknown settings: {', '.join(unknown)}; there are task, data, model and training{said}")
+    whole = settings_class(task, "Settings")
     made = {}
     for field in fields(whole):
         if field.name == "task":
@@ -194,6 +263,12 @@ def _of_types(kind: Any, values: Mapping[str, Any], name: str) -> Any:
     except ArgumentError as error:
         words = " ".join(str(error).replace("Parser key ", "").replace("a typing.Literal", "one of ").split())
         raise ValueError(re.sub(r"a <class '(\w+)'>", r"\1", words)) from error
+
+
+def settings_class(task: str, name: str) -> Any:
+    """A dataclass of the module ``settings`` of a task, such as ``Settings`` or ``EvaluationSettings``."""
+    check_task(task)
+    return getattr(import_module(f"{TASKS[task]}.settings"), name)
 
 
 def check_task(task: object) -> None:

@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tt_conv.applications.data.splits import Split
-from tt_conv.applications.training.task_application import Application
+from tt_conv.applications.training.application import Application
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
 from tt_conv.applications.video_prediction.open_data import build_model, open_data
 from tt_conv.applications.video_prediction.sample_pictures import SamplePictures
@@ -20,6 +20,7 @@ from tt_conv.applications.video_prediction.video_task import VideoPrediction
 class VideoPredictionApplication(Application):
     """Multi-step video prediction."""
 
+    task = "video_prediction"
     samples = "sequences"
     leaves = "best.ckpt, last.ckpt, history.csv, samples and the TensorBoard log"
 
@@ -76,6 +77,28 @@ class VideoPredictionApplication(Application):
 
     def load_trained(self, path: Path | str) -> Trained:
         return load_trained(path)
+
+    def evaluate(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> dict[str, Any]:
+        from tt_conv.applications.video_prediction.evaluate_trained import run_evaluation
+
+        return run_evaluation(checkpoint, out, settings, **source)
+
+    def predict(
+        self, checkpoint: Path | str, video: Path | str, out: Path | str | None, settings: Any, **source: Any
+    ) -> Any:
+        from tt_conv.applications.video_prediction.predict import run_prediction
+
+        return run_prediction(checkpoint, video, out, settings, **source)
+
+    def compress(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> Any:
+        from tt_conv.applications.compression.run import run_compression
+
+        return run_compression(checkpoint, out, settings, **source)
+
+    def demo(self, settings: Any, out: Path | str | None = None) -> bool:
+        from tt_conv.applications.video_prediction.demo import run_demo
+
+        return run_demo(settings, out)
 
 
 APPLICATION = VideoPredictionApplication()

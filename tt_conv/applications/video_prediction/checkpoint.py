@@ -18,9 +18,9 @@ from tt_conv.applications.training.checkpoint import (
     load_network,
     named,
     read_checkpoint,
+    settings_of_recipe,
 )
-from tt_conv.applications.training.recipes import recipe_file
-from tt_conv.applications.training.settings import FIRST_TASK, read_settings
+from tt_conv.applications.training.settings import FIRST_TASK
 from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.settings import Settings
 from tt_conv.layers import FramePredictor, load_published_state_dict
@@ -53,7 +53,7 @@ class Trained:
     epochs_done: int | None = None
 
 
-def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1) -> Trained:
+def load_trained(path: Path | str, recipe: str | None = None, channels: int | None = None) -> Trained:
     """Load a network.
 
     Parameters
@@ -64,8 +64,8 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
         ``model_state_dict`` or ``model`` of what was saved, or safetensors. Only tensors and plain values are read.
     recipe : str, optional
         Name of a recipe or a YAML file: the architecture and the data of weights that do not tell them.
-    channels : int
-        Of a frame, for such weights.
+    channels : int, optional
+        Of a frame, for such weights; by default 1.
 
     Returns
     -------
@@ -100,7 +100,8 @@ def load_trained(path: Path | str, recipe: str | None = None, channels: int = 1)
         raise ValueError(
             f"{path} does not tell its architecture: name it with --recipe, such as moving_mnist_conv_tt_lstm_published"
         )
-    settings = _of_recipe(recipe)
+    settings = settings_of_recipe(recipe)
+    channels = 1 if channels is None else channels
     model = build_model(settings.model, channels)
     try:
         load_published_state_dict(model, weights)
@@ -127,12 +128,6 @@ def _weights(path: Path, contents: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return weights
 
 
-def _of_recipe(recipe: str) -> Settings:
-    file = Path(recipe) if Path(recipe).exists() else recipe_file(recipe)
-    settings: Settings = read_settings(file)
-    return settings
-
-
 def _from_compressed(folder: Path, recipe: str | None) -> Trained:
     """Load a folder that ``tt-conv compress`` or ``save_compressed`` wrote."""
     model = load_compressed(None, folder)
@@ -142,10 +137,10 @@ def _from_compressed(folder: Path, recipe: str | None) -> Trained:
     if not file.exists():
         if recipe is None:
             raise ValueError(f"{folder} has no {TRAINING}: name the data it was trained on with --recipe")
-        return Trained(model, _of_recipe(recipe), model.in_channels)
+        return Trained(model, settings_of_recipe(recipe), model.in_channels)
     with named(file, "give another folder"):
         # The channels are those of the network, which is described beside it.
         kept = {**UNCOUNTED, **json.loads(file.read_text()), "channels": model.in_channels}
         account = account_of(kept, FIRST_TASK)
-    settings = account.settings if recipe is None else _of_recipe(recipe)
+    settings = account.settings if recipe is None else settings_of_recipe(recipe)
     return Trained(model, settings, model.in_channels, account.sequences_seen, account.epochs_done)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from tt_conv.applications.video_prediction.baselines import copy_last, mean_fram
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
+from tt_conv.applications.video_prediction.settings import CompressionSettings, DemoSettings
 from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
 from tt_conv.layers import FramePredictor
 from tt_conv.tables import text_table
@@ -30,32 +31,6 @@ PANELS = {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM", "mass_ratio": "pred
 PANELS |= {"centre_distance": "centre of mass off by (px)"}
 PICTURED_SEQUENCES = 3
 TEST_BATCH = 16
-
-
-@dataclass(frozen=True)
-class DemoSettings:
-    """Everything that the numbers of a demo depend on; the defaults are sized for two CPU cores."""
-
-    steps: int
-    seed: int = 0
-    size: int = 64
-    digits: int = 1
-    digit_size: int = 28
-    speed: float = 0.05
-    given: int = 8
-    future: int = 4
-    hidden_channels: tuple[int, ...] = (32,)
-    layers_per_block: tuple[int, ...] = (1,)
-    kernel_size: int = 3
-    order: int = 3
-    rank: int = 8
-    patch_size: int = 4
-    batch_size: int = 4
-    learning_rate: float = 1e-2
-    growth: float = 0.7
-    test_sequences: int = 256
-    budgets: tuple[float, ...] = (0.5, 0.25, 0.125)
-    compression_sequences: int = 16
 
 
 def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
@@ -269,7 +244,7 @@ def _draw(
 def _compress(folder: OutputFolder, settings: DemoSettings) -> None:
     """Make the network that comes with the package smaller, and show what that costs."""
     # It leads back here: the networks that it compresses are frame predictors.
-    from tt_conv.applications.compression.run import CompressionSettings, compress_source, draw_curve, sweep_cells
+    from tt_conv.applications.compression.run import compress_source, draw_curve, sweep_cells
     from tt_conv.applications.compression.source import open_source
 
     print(

@@ -5,7 +5,7 @@ import math
 import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +16,9 @@ from tqdm import tqdm
 
 from tt_conv._version import __version__
 from tt_conv.applications.data.sequences import SequenceDataset
-from tt_conv.applications.data.splits import Split
-from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
+from tt_conv.applications.training.devices import checked_device
 from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
@@ -29,37 +28,13 @@ from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.perceptual import lpips_distance
 from tt_conv.applications.video_prediction.published_figures import differences, markdown_table, tables_for
 from tt_conv.applications.video_prediction.report import finite
+from tt_conv.applications.video_prediction.settings import EvaluationSettings
 from tt_conv.tables import text_table
 
 BASELINES: Mapping[str, Predictor] = {"copy the last frame": copy_last, "mean frame": mean_frame}
 PANELS = {"mse_sum": "MSE per frame (sum)", "mae_sum": "MAE per frame (sum)", "psnr": "PSNR (dB)", "ssim": "SSIM"}
 _HEADS = {"mse": "MSE x 1e-3", "mse_sum": "MSE sum", "mae_sum": "MAE sum", "psnr": "PSNR dB", "ssim": "SSIM"}
 _PICTURED = 3
-
-
-@dataclass(frozen=True)
-class EvaluationSettings:
-    """How an evaluation is done.
-
-    Parameters
-    ----------
-    futures : sequence of int, optional
-        Horizons: numbers of frames to predict; by default the one of the training.
-    split : {"train", "validation", "test"}
-        Part of the data.
-    batch_size : int
-        Sequences at a time.
-    device : str
-        Such as cpu or cuda.
-    lpips : bool
-        Compute LPIPS too; needs its package and weights.
-    """
-
-    futures: Sequence[int] | None = None
-    split: Split = "test"
-    batch_size: int = 16
-    device: str = "cpu"
-    lpips: bool = False
 
 
 def run_evaluation(
@@ -69,7 +44,7 @@ def run_evaluation(
     *,
     data: Mapping[str, Any] | None = None,
     recipe: str | None = None,
-    channels: int = 1,
+    channels: int | None = None,
 ) -> dict[str, Any]:
     """Evaluate a network beside the baselines, print the table, and write a folder of results.
 
@@ -104,11 +79,11 @@ def run_evaluation(
     1
     """
     settings = settings or EvaluationSettings()
-    _check(settings)
+    settings = _checked(settings)
     trained = load_trained(checkpoint, recipe, channels)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     lpips = lpips_distance(settings.device) if settings.lpips else None
-    futures = list(dict.fromkeys([chosen.future] if settings.futures is None else settings.futures))
+    futures = settings.futures or [chosen.future]
     sets = {future: open_data(chosen, settings.split, future=future) for future in futures}
     _check_frames(trained, sets[futures[0]][0], str(checkpoint))
     folder = (
@@ -134,13 +109,13 @@ def run_evaluation(
     return results
 
 
-def _check(settings: EvaluationSettings) -> None:
+def _checked(settings: EvaluationSettings) -> EvaluationSettings:
     futures = settings.futures
     if futures is not None and (not futures or min(futures) < 1):
         raise ValueError(f"future must be numbers of frames, each at least 1, such as [10,30]; got {[*futures]}")
     if settings.batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {settings.batch_size}")
-    checked_device(settings.device)
+    return replace(settings, device=str(checked_device(settings.device)))
 
 
 def _check_frames(trained: Trained, sequence: Tensor, checkpoint: str) -> None:

@@ -14,10 +14,11 @@ from tt_conv.applications.data.clips import fitted, pair
 from tt_conv.applications.data.errors import UnusableFile
 from tt_conv.applications.data.own_videos import OwnVideos
 from tt_conv.applications.data.video_file import write_video
-from tt_conv.applications.devices import checked_device
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_strips
+from tt_conv.applications.training.devices import checked_device
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
+from tt_conv.applications.video_prediction.settings import PredictionSettings
 
 _SCREEN = 256  # frames are enlarged by a whole number until their shorter side is about this, in pixels
 _STRIP = 12  # frames of either kind in the strip, at most
@@ -27,19 +28,10 @@ def run_prediction(
     checkpoint: Path | str,
     video: Path | str,
     out: Path | str | None = None,
+    settings: PredictionSettings | None = None,
     *,
-    future: int = 10,
-    given: int | None = None,
-    start: int | None = None,
-    step: int | None = None,
-    size: int | tuple[int, int] | None = None,
-    layout: str | None = None,
-    value_range: tuple[float, float] | None = None,
-    array_name: str | None = None,
-    rate: float = 10.0,
-    device: str = "cpu",
     recipe: str | None = None,
-    channels: int = 1,
+    channels: int | None = None,
 ) -> Tensor:
     """Predict what follows some frames of a video, and write it as MP4, GIF, PNG strip and NumPy array.
 
@@ -51,24 +43,7 @@ def run_prediction(
         A video file, a folder of images, or an array; of an array of several sequences the first one is taken.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-prediction``, or the first free name after it.
-    future : int
-        Number of frames to predict.
-    given : int, optional
-        Number of frames that are shown to the network; by default as many as in its training.
-    start : int, optional
-        The first of them, counted from 0; by default such that they are the last ones of the video.
-    step : int, optional
-        Take every so many frames of the video; by default as in training.
-    size : int or (int, int), optional
-        Height and width to which the video is brought; by default those of the training, if they were stated, or
-        those of the video.
-    layout, value_range, array_name
-        Of arrays, see :class:`~tt_conv.applications.video_prediction.data.OwnVideos`; the range of values is that of
-        the training by default.
-    rate : float
-        Frames per second of what is written, 0.1 to 100.
-    device : str
-        Such as cpu or cuda.
+    settings : PredictionSettings, optional
     recipe, channels
         See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`.
 
@@ -88,30 +63,31 @@ def run_prediction(
     >>> import numpy as np
     >>> with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
     ...     np.save(folder + "/frames.npy", np.zeros((10, 64, 64), dtype=np.uint8))
-    ...     predicted = run_prediction("pretrained", folder + "/frames.npy", folder + "/future", future=5)
+    ...     settings = PredictionSettings(future=5)
+    ...     predicted = run_prediction("pretrained", folder + "/frames.npy", folder + "/future", settings)
     >>> predicted.shape
     torch.Size([5, 1, 64, 64])
     """
-    if not 0.1 <= rate <= 100:
-        raise ValueError(f"rate must be from 0.1 to 100 frames per second, got {rate:g}")
-    checked_device(device)
+    settings = settings or PredictionSettings()
+    if not 0.1 <= settings.rate <= 100:
+        raise ValueError(f"rate must be from 0.1 to 100 frames per second, got {settings.rate:g}")
+    device = checked_device(settings.device)
     trained = load_trained(checkpoint, recipe, channels)
-    data = trained.settings.data
-    given = data.given if given is None else given
-    step = (data.step if data.kind == "own" else 1) if step is None else step
+    data, future, start = trained.settings.data, settings.future, settings.start
+    given = data.given if settings.given is None else settings.given
+    step = (data.step if data.kind == "own" else 1) if settings.step is None else settings.step
     if future < 1 or given < 1 or step < 1:
         raise ValueError(f"given, future and step must be at least 1, got {given}, {future} and {step}")
-    if size is None:
-        size = data.size or {"moving_mnist": 64, "kth": 120}.get(data.kind)
+    size = settings.size or data.size or {"moving_mnist": 64, "kth": 120}.get(data.kind)
     # A video that is looked at once needs no place in the cache.
     with TemporaryDirectory() as decoded:
         frames = _opened(
             video,
             size=pair(size),
             channels=trained.channels,
-            layout=layout,
-            value_range=value_range,
-            array_name=array_name,
+            layout=settings.layout,
+            value_range=settings.value_range,
+            array_name=settings.array_name,
             assumed_range=data.value_range if data.kind == "own" else None,
             cache=decoded,
         )
@@ -135,7 +111,7 @@ def run_prediction(
     )
     with folder:
         predicted = _predicted(trained, shown, future, device, str(checkpoint))
-        _write(folder, shown, predicted, rate)
+        _write(folder, shown, predicted, settings.rate)
     every = f", every {step}. one" if step > 1 else ""
     print(
         f"Shown: frames {start + 1} to {start + (given - 1) * step + 1}{every}, of {clip.name}, at {shown.shape[2]} x "
@@ -171,7 +147,7 @@ def _check_sides(trained: Trained, shown: Tensor, checkpoint: str) -> None:
 
 
 @torch.inference_mode()
-def _predicted(trained: Trained, shown: Tensor, future: int, device: str, checkpoint: str) -> Tensor:
+def _predicted(trained: Trained, shown: Tensor, future: int, device: torch.device, checkpoint: str) -> Tensor:
     model = trained.model.to(device)
     predicted = model(shown.unsqueeze(0).to(device), future)[0, -future:].clamp(0, 1).cpu()
     if not predicted.isfinite().all():

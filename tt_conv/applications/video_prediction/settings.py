@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
-from tt_conv.applications.training.settings import TrainingSettings as CommonSettings
+from tt_conv.applications.training import settings as common
 
 DataKind = Literal["moving_mnist", "fixed_moving_mnist", "kth", "own"]
 
@@ -147,7 +147,7 @@ class ModelSettings:
 
 
 @dataclass
-class TrainingSettings(CommonSettings):
+class TrainingSettings(common.TrainingSettings):
     """The recipe: loss, optimizer, schedules, and on what it runs; see also what is common to all tasks.
 
     Parameters
@@ -202,3 +202,114 @@ class Settings:
     model: ModelSettings = field(default_factory=ModelSettings)
     training: TrainingSettings = field(default_factory=TrainingSettings)
     task: Literal["video_prediction"] = "video_prediction"
+
+
+@dataclass(frozen=True)
+class EvaluationSettings(common.EvaluationSettings):
+    """How an evaluation is done.
+
+    Parameters
+    ----------
+    future : int or list of int, optional
+        Number of frames to predict, or several, such as [10,30]; by default as in training.
+    lpips : bool
+        Compute LPIPS too; needs pip install 'tt-conv[lpips]' and AlexNet's weights.
+    """
+
+    future: int | list[int] | None = None
+    lpips: bool = False
+
+    @property
+    def futures(self) -> list[int] | None:
+        """The horizons, each once; ``None`` for the one of the training."""
+        if self.future is None:
+            return None
+        return list(dict.fromkeys([self.future] if isinstance(self.future, int) else self.future))
+
+
+@dataclass(frozen=True)
+class PredictionSettings(common.PredictionSettings):
+    """Which frames are shown to a network, and what it predicts.
+
+    Parameters
+    ----------
+    future : int
+        Number of frames to predict.
+    given : int, optional
+        Number of frames that are shown to the network; by default as many as in its training.
+    start : int, optional
+        The first of them, counted from 0; by default they are the last ones of the video.
+    step : int, optional
+        Take every so many frames of the video; by default as in training.
+    size : int or (int, int), optional
+        One number, or [height,width], to which the video is brought; by default as in training.
+    layout : str, optional
+        Axes of an array, such as THWC; detected by default.
+    value_range : (float, float), optional
+        Black and white in an array, such as [0,255]; by default as in training, or detected.
+    array_name : str, optional
+        Which array of an .npz file.
+    rate : float
+        Frames per second of what is written, 0.1 to 100.
+    """
+
+    future: int = 10
+    given: int | None = None
+    start: int | None = None
+    step: int | None = None
+    size: int | tuple[int, int] | None = None
+    layout: str | None = None
+    value_range: tuple[float, float] | None = None
+    array_name: str | None = None
+    rate: float = 10.0
+
+
+@dataclass(frozen=True)
+class CompressionSettings(common.CompressionSettings):
+    """How a frame predictor is compressed, and tuned afterwards.
+
+    Parameters
+    ----------
+    quality_sequences : int, optional
+        Test sequences for the quality, and validation sequences for fine-tuning; by default 64.
+    finetune : int
+        Steps of fine-tuning; the best weights of the validation are kept.
+    distill : float
+        Share of the loss of fine-tuning, from 0 to 1, that is taken against the original's predictions.
+    learning_rate : float
+        Of fine-tuning, the largest one.
+    onnx : bool
+        Write one step as step.onnx too; needs pip install 'tt-conv[onnx]'.
+    """
+
+    quality_sequences: int | None = None
+    finetune: int = 0
+    distill: float = 0.0
+    learning_rate: float = 3e-4
+    onnx: bool = False
+
+
+@dataclass(frozen=True)
+class DemoSettings:
+    """Everything that the numbers of a demo depend on; the defaults are sized for two CPU cores."""
+
+    steps: int = 600
+    seed: int = 0
+    size: int = 64
+    digits: int = 1
+    digit_size: int = 28
+    speed: float = 0.05
+    given: int = 8
+    future: int = 4
+    hidden_channels: tuple[int, ...] = (32,)
+    layers_per_block: tuple[int, ...] = (1,)
+    kernel_size: int = 3
+    order: int = 3
+    rank: int = 8
+    patch_size: int = 4
+    batch_size: int = 4
+    learning_rate: float = 1e-2
+    growth: float = 0.7
+    test_sequences: int = 256
+    budgets: tuple[float, ...] = (0.5, 0.25, 0.125)
+    compression_sequences: int = 16

@@ -4,7 +4,7 @@ import torch
 
 
 def checked_device(name: str) -> torch.device:
-    """The device of that name, if this machine and this PyTorch have it.
+    """The device of that name, if this machine and this PyTorch have it; ``auto`` is a GPU where there is one.
 
     Raises
     ------
@@ -16,6 +16,9 @@ def checked_device(name: str) -> torch.device:
     >>> checked_device("cpu")
     device(type='cpu')
     """
+    if name == "auto":
+        # As Lightning chooses for a training; Apple's GPUs lack the float64 of the scores.
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
         torch.empty(1, device=device).cpu()

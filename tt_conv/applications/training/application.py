@@ -47,6 +47,8 @@ class Application(ABC):
     'sequences'
     """
 
+    task: ClassVar[str]
+    """Its name."""
     samples: ClassVar[str]
     """What the samples are called, in the plural."""
     leaves: ClassVar[str]
@@ -83,6 +85,36 @@ class Application(ABC):
     @abstractmethod
     def load_trained(self, path: Path | str) -> Trained:
         """A trained network from a checkpoint of ``tt-conv train``."""
+
+    def train(self, settings: AnySettings, out: Path | str | None = None) -> bool:
+        """See :func:`~tt_conv.applications.training.run_training`."""
+        from tt_conv.applications.training.run import run_training
+
+        return run_training(settings, out)
+
+    def resume(self, folder: Path | str) -> bool:
+        """See :func:`~tt_conv.applications.training.resume_training`."""
+        from tt_conv.applications.training.run import resume_training
+
+        return resume_training(folder)
+
+    @abstractmethod
+    def evaluate(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> dict[str, Any]:
+        """Evaluate a network on held-out data, print the table, and write a folder of results."""
+
+    @abstractmethod
+    def predict(
+        self, checkpoint: Path | str, video: Path | str, out: Path | str | None, settings: Any, **source: Any
+    ) -> Any:
+        """Apply a network to a video, and write a folder of what it says."""
+
+    @abstractmethod
+    def compress(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> Any:
+        """Make a network smaller, print what that cost, and write a folder."""
+
+    @abstractmethod
+    def demo(self, settings: Any, out: Path | str | None = None) -> bool:
+        """Train small networks side by side, show what they learned, and write a folder; whether it was completed."""
 
 
 def application(task: str) -> Application:

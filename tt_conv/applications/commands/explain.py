@@ -22,6 +22,52 @@ def words_of_explain(words: Sequence[str]) -> list[str]:
     return named
 
 
+def explain(
+    equation: str,
+    sizes: str = "",
+    stride: str = "1",
+    padding: str = "0",
+    dilation: str = "1",
+    padding_mode: str = "zeros",
+    optimize: str = "auto",
+    memory_limit: int | str | None = None,
+    constants: str = "",
+    reuse: int = 1,
+    train: bool = False,
+) -> None:
+    """Show how a conv-einsum is evaluated, and what it costs: tt-conv explain "ij,jk->ik" --sizes 2,3 3,4.
+
+    Args:
+        equation: Such as "bihw,oihw->bohw|hw"; the modes after | are convolved. It may stand first, unnamed.
+        sizes: Required: one shape per operand, in their order: 8,32,64,64 16,32,3,3.
+        stride: One value, or by mode: h=2,w=1.
+        padding: An int, valid, same or full; by mode also left:right, as in h=1:2,w=same.
+        dilation: One value, or by mode.
+        padding_mode: zeros or circular.
+        optimize: auto, optimal, greedy, measure, another name that opt_einsum knows,
+            left-to-right, or a path: '[(0, 1), (0, 1)]'.
+        memory_limit: Largest number of elements of any intermediate, or max_input.
+        constants: Operands that never change, such as 1,2; what they give together is computed once.
+        reuse: Calls per weight update.
+        train: Choose the path for training: gradients of all operands that are not constants count.
+    """
+    print(
+        explain_equation(
+            equation,
+            sizes,
+            stride=stride,
+            padding=padding,
+            dilation=dilation,
+            padding_mode=padding_mode,
+            optimize=optimize,
+            memory_limit=memory_limit,
+            constants=constants,
+            reuse=reuse,
+            train=train,
+        )
+    )
+
+
 def explain_equation(
     equation: str,
     sizes: str,

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 from tt_conv import conv_einsum_path
-from tt_conv.applications.command_line import main
-from tt_conv.applications.explain import explain_equation, words_of_explain
+from tt_conv.applications.commands.explain import explain_equation, words_of_explain
+from tt_conv.applications.commands.main import main
 
 CP = "bihw,or,ir,hr,wr->bohw|hw"
 
@@ -105,7 +105,7 @@ def test_errors_are_one_line(capsys: pytest.CaptureFixture[str], words: list[str
 
 def test_help_does_not_wait_for_torch() -> None:
     program = (
-        "import sys; from tt_conv.applications.command_line import main\n"
+        "import sys; from tt_conv.applications.commands.main import main\n"
         "try: main(['explain', '--help'])\n"
         "except SystemExit: pass\n"
         "print('torch' in sys.modules)"

@@ -8,21 +8,21 @@ from typing import Any
 import pytest
 
 from tt_conv import __version__
-from tt_conv.applications.command_line import main
-from tt_conv.applications.video_prediction import demo
+from tt_conv.applications.commands.main import main
+from tt_conv.applications.video_prediction import demo, settings
 
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make what the command trains a toy."""
-    defaults = demo.DemoSettings
+    defaults = settings.DemoSettings
 
-    def settings(steps: int, seed: int) -> demo.DemoSettings:
+    def toys(seed: int, steps: int = 2) -> settings.DemoSettings:
         toy: dict[str, Any] = {"size": 16, "digit_size": 8, "given": 2, "future": 2, "test_sequences": 2}
         toy["budgets"] = ()
         return defaults(steps=steps, seed=seed, hidden_channels=(4,), rank=2, batch_size=2, **toy)
 
-    monkeypatch.setattr(demo, "DemoSettings", settings)
+    monkeypatch.setattr(settings, "DemoSettings", toys)
 
 
 def run(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
@@ -62,6 +62,10 @@ def test_an_existing_folder_in_one_line(tmp_path: Path, capsys: pytest.CaptureFi
         (["demo", "--steps", "0"], "tt-conv: error: steps must be at least 1, got 0\n"),
         (["demo", "--seed", "-1"], "tt-conv: error: seed must be 0 or more, got -1\n"),
         (["demo", "--steps", "many"], "Given value: many"),
+        (["demo", "--stesp", "2"], "did you mean --steps?"),
+        (["predict", "--checkpoint", "x", "--video", "y", "--futrue", "2"], "did you mean --future?"),
+        (["train", "--resume", "run", "--training.epochs", "9"], "--training.epochs would not count: leave that out"),
+        (["train", "--out=x", "--resume=run"], "--out would not count"),
         (["dance"], "dance"),
         ([], "subcommand"),
     ],
@@ -78,6 +82,7 @@ def test_bad_arguments(
     assert status == 2
     assert message in errors
     assert "Traceback" not in errors
+    assert errors.count("\n") == 1
     assert not [*tmp_path.iterdir()]
 
 
@@ -143,7 +148,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 )
 def test_help_does_not_wait_for_torch(arguments: list[str]) -> None:
     program = (
-        "import sys\nfrom tt_conv.applications.command_line import main\n"
+        "import sys\nfrom tt_conv.applications.commands.main import main\n"
         f"try:\n    main({arguments})\nfinally:\n    print('torch' in sys.modules, 'lightning' in sys.modules)"
     )
     finished = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
