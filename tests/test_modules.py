@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tests.modules import MODULES, example, loss_of, output_of
-from tt_conv.runtime.kept import Expressions
+from tt_conv.runtime.kept import Kept
 
 ROOT = Path(__file__).parents[1]
 
@@ -72,7 +72,7 @@ def test_every_parameter_gets_a_gradient(name: str) -> None:
 
 def _tensors_beside_parameters(value: object, seen: set[int]) -> list[torch.Tensor]:
     """Return the tensors that an object holds, except parameters and what the one rule for kept weights watches."""
-    if id(value) in seen or isinstance(value, nn.Parameter | Expressions):
+    if id(value) in seen or isinstance(value, nn.Parameter | Kept):
         return []
     seen.add(id(value))
     if isinstance(value, torch.Tensor):

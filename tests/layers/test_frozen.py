@@ -92,7 +92,7 @@ def test_fused_optimizers_are_noticed_where_values_cannot_be_compared(
     boundary: str, trained: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # As on a GPU: version counters alone, which fused optimizers leave as they are.
-    monkeypatch.setattr(kept._Witness, "confirms", _by_version)
+    monkeypatch.setattr(kept._Weight, "is_as_it_was", _by_version)
     layer = ConvTTLSTM(2, 3, 3, order=2, rank=2, boundary=boundary).eval()
     sequence = torch.randn(1, 3, 2, 4, 4)
     with torch.no_grad():
@@ -109,9 +109,9 @@ def test_fused_optimizers_are_noticed_where_values_cannot_be_compared(
     assert not torch.equal(outputs, before)
 
 
-def _by_version(witness: kept._Witness, weight: torch.Tensor) -> bool:
-    layout = (weight.data_ptr(), weight._version, weight.dtype, weight.stride())
-    return weight is witness.weight and layout == witness.layout
+def _by_version(witness: kept._Weight) -> bool:
+    weight = witness.weight
+    return (weight.data_ptr(), weight._version, weight.dtype, weight.stride()) == witness.layout
 
 
 def test_in_low_precision_and_back() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tests.layers.test_compile_and_export import LAYERS
 from tt_conv.layers import ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.runtime.graphs import _MOST_KINDS, Graphs
-from tt_conv.runtime.kept import without_folding
+from tt_conv.runtime.kept import without_keeping
 
 
 class StandIn:
@@ -33,7 +33,7 @@ class StandIn:
 
         def replay() -> Sequence[Any]:
             StandIn.replayed += 1
-            with without_folding():
+            with without_keeping():
                 results = function()
             for target, value in zip(kept, results, strict=True):
                 if target is not None:

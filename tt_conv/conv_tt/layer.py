@@ -34,7 +34,7 @@ from tt_conv.conv_tt.program import (
 )
 from tt_conv.conv_tt.tensor import ConvTTTensor, check_window, dense_support
 from tt_conv.kernels.rank import ConvTTFormat, choose_rank
-from tt_conv.runtime.kept import Expressions
+from tt_conv.runtime.kept import Kept
 
 _SEQUENCE = "[batch, time, channels, *spatial]"
 _FRAME = "[batch, channels, *spatial]"
@@ -151,7 +151,7 @@ class ConvTT(nn.Module):
         self.projection_biases = nn.ParameterList(zeros(r) for r in self.rank if core_bias)
         self.core_biases = nn.ParameterList(zeros(r) for r in self.rank[1:] if core_bias)
         self.bias = zeros(self.out_channels) if bias else None
-        self._folded = Expressions()
+        self._kept = Kept()
         self.reset_parameters()
 
     @property
@@ -275,35 +275,34 @@ class ConvTT(nn.Module):
             evaluate = self.bind_for(_with_one_more(frame), reuse=reuse)
             return lambda frames: evaluate(lambda level: _with_one_more(frames(level)))[:0]
         parameters = list(self.parameters())
-        learning = torch.is_grad_enabled() and any(value.requires_grad for value in (frame, *parameters))
+        learns = torch.is_grad_enabled() and any(value.requires_grad for value in (frame, *parameters))
         if torch.compiler.is_compiling():
             sizes = self._sizes(frame.shape[0], frame.shape[2:])
-            return trace(sizes, learning, reuse, self.weights(), measured=self.optimize == "measure")
+            return trace(sizes, learns, reuse, self.weights(), measured=self.optimize == "measure")
         shape = self._shape(frame.shape[0], frame.shape[2:])
-        frozen = not (torch.is_grad_enabled() and any(value.requires_grad for value in parameters))
-        if frozen and not self.training:
-            program = self._ranked(shape, Usage(train=learning, frozen=True), lambda: frame)[0]
+        if not self.training and not (torch.is_grad_enabled() and any(value.requires_grad for value in parameters)):
+            program = self._ranked(shape, Usage(train=learns, frozen=True), lambda: frame)[0]
 
-            def fold() -> Evaluate:
-                # What is kept must serve calls outside inference mode and outside autocast as well.
-                with torch.inference_mode(False), torch.no_grad(), torch.autocast(frame.device.type, enabled=False):
+            def bind() -> Evaluate:
+                # What is kept must serve calls outside autocast as well.
+                with torch.autocast(frame.device.type, enabled=False):
                     return compiled(program).bind(self.weights())
 
-            folded = self._folded.folded(parameters, program, fold)
-            if folded is not None:
-                return folded
+            kept = self._kept.get(self, program, bind)
+            if kept is not None:
+                return kept
         self.forget_weights()
-        program = self._ranked(shape, Usage(train=learning, reuse=reuse), lambda: frame)[0]
+        program = self._ranked(shape, Usage(train=learns, reuse=reuse), lambda: frame)[0]
         return compiled(program).bind(self.weights())
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; what was folded is dropped."""
+        """Set the mode; what was kept of the weights is dropped."""
         self.forget_weights()
         return super().train(mode)
 
     def forget_weights(self) -> None:
-        """Drop what was folded of the weights."""
-        self._folded.forget()
+        """Drop what was kept of the weights."""
+        self._kept.forget()
 
     def windows(self, frames: Sequence[Tensor]) -> Frames:
         """Return the function by which a program asks for the window of a level."""

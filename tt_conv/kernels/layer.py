@@ -33,7 +33,7 @@ from tt_conv.kernels.convolution import (
 from tt_conv.kernels.decompose import decompose
 from tt_conv.kernels.factorization import FACTORIZATIONS, Factors, kernel_factorization
 from tt_conv.kernels.rank import RankArgument, choose_rank
-from tt_conv.runtime.kept import Expressions
+from tt_conv.runtime.kept import Kept, Memo
 from tt_conv.runtime.modes import is_fake, is_jit_traced, is_transformed
 
 _INPUT = "[batch, channels, *spatial]"
@@ -151,7 +151,8 @@ class TensorizedConv(nn.Module):
         for name, shape in shapes.items():
             self.factors[name] = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
         self.bias = nn.Parameter(torch.empty(self.out_channels, device=device, dtype=dtype)) if bias else None
-        self._expressions = Expressions()
+        self._compiled: Memo[ConvEinsumExpression] = Memo()
+        self._kept = Kept()
         self.reset_parameters()
 
     @property
@@ -513,16 +514,10 @@ class TensorizedConv(nn.Module):
         if is_jit_traced() or is_fake(x):
             return conv_einsum(self._equation, x, *operands, optimize=self.optimize, **self._options)
         key = (train, x.shape, *[operand.shape for operand in operands])
-        if not (self.training or is_transformed()):
-            if train in ((), (0,)):
-                fold = self._expressions.folded(
-                    list(factors.values()), key, lambda: self._fold(x, operands, bool(train))
-                )
-                if fold is not None:
-                    return fold(x)
-            # A weight that takes a gradient is about to change, perhaps behind its version counter.
-            self._expressions.forget()
-        return self._expressions.open(key, lambda: self._compile(train, x, *operands))(x, *operands)
+        folded = self._kept.get(self.factors, key, lambda: self._fold(x, operands, bool(train)))
+        if folded is not None:
+            return folded(x)
+        return self._compiled.get(key, lambda: self._compile(train, x, *operands))(x, *operands)
 
     def _compile(self, train: Sequence[int], *operands: Tensor) -> ConvEinsumExpression:
         """Compile for the shapes of the operands, with the gradients of those in ``train``."""
@@ -533,8 +528,8 @@ class TensorizedConv(nn.Module):
         """Compile for the shape of ``x`` with all weights as constants, and with its gradient if asked."""
         if x.device != operands[0].device:
             raise ConvEinsumError(f"the input is on {x.device}, the weights on {operands[0].device}")
-        # What is kept must serve calls outside inference mode and outside autocast as well.
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+        # What is kept must serve calls outside autocast as well.
+        with torch.autocast(x.device.type, enabled=False):
             return conv_einsum_expression(
                 self._equation,
                 x.shape,
@@ -589,12 +584,12 @@ class TensorizedConv(nn.Module):
         return info
 
     def train(self, mode: bool = True) -> Self:
-        """Set the mode; what was folded is dropped."""
-        self._expressions.forget()
+        """Set the mode; what was kept of the weights is dropped."""
+        self._kept.forget()
         return super().train(mode)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        self._expressions.forget()
+        self._kept.forget()
         return super()._apply(fn, recurse)
 
     def extra_repr(self) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.runtime.formats import channels_last
-from tt_conv.runtime.modes import is_transformed
+from tt_conv.runtime.modes import is_batch_of_gradients, is_transformed
 
 
 def double_candidate(value: Tensor, dim: int) -> Tensor:
@@ -45,11 +45,11 @@ def lstm_update(gates: Tensor, cell: Tensor, *, disposable: bool = False) -> tup
         own. Under autocast the gates are in low precision and the cell state, a sum over all steps, is not; all
         arithmetic here is in the dtype of the cell state.
     """
-    if torch.compiler.is_compiling():
-        # A compiler decides for itself what to recompute.
+    if torch.compiler.is_compiling() or is_transformed():
+        # A compiler decides for itself what to recompute, and a transform takes its own derivatives.
         return _update(gates, cell)
     learns = torch.is_grad_enabled() and (gates.requires_grad or cell.requires_grad)
-    if disposable and not learns and not is_transformed():
+    if disposable and not learns:
         return _update_in_place(gates, cell)
     hidden, cell = _LSTMUpdate.apply(gates, cell)
     return hidden, cell
@@ -90,7 +90,10 @@ def _tanh(x: Tensor) -> Tensor:
 
 def _like(value: Tensor, gradient: Tensor | None) -> Tensor:
     """Return a gradient in the dtype of ``value`` and in the memory format of the engine."""
-    return torch.zeros_like(value) if gradient is None else channels_last(gradient.to(value.dtype))
+    if gradient is None:
+        return torch.zeros_like(value)
+    gradient = gradient.to(value.dtype)
+    return gradient if is_batch_of_gradients(gradient) else channels_last(gradient)
 
 
 class _LSTMUpdate(torch.autograd.Function):

@@ -21,7 +21,7 @@ from tt_conv.layers.gates import double_candidate, lstm_update
 from tt_conv.runtime.compiled import Compiled
 from tt_conv.runtime.formats import channels_last, zeros
 from tt_conv.runtime.graphs import Replayable
-from tt_conv.runtime.kept import Expressions
+from tt_conv.runtime.kept import Kept
 from tt_conv.runtime.modes import has_hooked_parts, has_hooks, is_traced, is_transformed
 
 CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
@@ -44,7 +44,7 @@ class RecurrentCell(Replayable, ABC):
         self.steps = steps
         self.compiled_frame: Compiled | None = None
         self.compiled_step: Compiled | None = None
-        self._kept = Expressions()
+        self._kept = Kept()
 
     @abstractmethod
     def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
@@ -131,13 +131,7 @@ class RecurrentCell(Replayable, ABC):
             return None
         device = x.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-        def prepare() -> Gates:
-            # What is kept must serve calls outside inference mode as well.
-            with torch.inference_mode(False), torch.no_grad():
-                return self.frozen_gates()
-
-        return self._kept.folded(parameters, precision, prepare)
+        return self._kept.get(self, precision, self.frozen_gates)
 
     def compile(self, *, backend: str | Callable[..., Any] = "inductor", **options: Any) -> None:
         """Compile what one frame takes: single calls of the cell, and its steps through sequences.

@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from tt_conv.runtime.modes import is_transformed
+
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 """By the number of spatial axes."""
+
 _CHANNELS_LAST = {4: torch.channels_last, 5: torch.channels_last_3d}
 
 
@@ -19,6 +22,9 @@ def channels_last(x: Tensor) -> Tensor:
     """Return ``x`` ``[batch, channels, *spatial]`` with its channels innermost, where PyTorch has such a format."""
     if x.ndim not in _CHANNELS_LAST:
         return x.contiguous()
+    if is_transformed():
+        # vmap of torch 2.13 cannot say in which format a tensor is.
+        return x
     return x.contiguous(memory_format=_CHANNELS_LAST[x.ndim])
 
 
@@ -77,9 +83,11 @@ class Join:
             return torch.cat(list(parts), dim=1) if len(parts) > 1 else parts[0]
         first = parts[0]
         shape = (first.shape[0], missing, *first.shape[2:])
-        if self._rest is None or self._rest.shape != shape:
-            self._rest = zeros(first, shape)
-        return torch.cat([*parts, self._rest], dim=1)
+        # Read once: another thread may exchange it.
+        rest = self._rest
+        if rest is None or rest.shape != shape:
+            self._rest = rest = zeros(first, shape)
+        return torch.cat([*parts, rest], dim=1)
 
 
 class JoinedConvolution:

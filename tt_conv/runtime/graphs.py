@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from tt_conv.runtime.kept import without_folding
+from tt_conv.runtime.kept import without_keeping
 from tt_conv.runtime.modes import has_hooked_parts, is_traced, is_transformed
 
 Call: TypeAlias = Callable[..., Sequence[Tensor]]
@@ -205,7 +205,7 @@ class Graphs:
             torch.inference_mode(False),
             torch.set_grad_enabled(learns),
             torch.autocast(device_type, dtype, enabled=dtype is not None, cache_enabled=False),
-            without_folding(),
+            without_keeping(),
         ):
             if learns:
                 return _Training(module, call, tensors, self._recorder())

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 # What torch.export and FakeTensorMode make of tensors; torch has no public name for it.
 from torch._subclasses.fake_tensor import FakeTensor
+from torch.autograd import forward_ad
 
 Function = TypeVar("Function", bound=Callable[..., object])
 
@@ -39,8 +40,17 @@ def is_jit_traced() -> bool:
 
 
 def is_transformed() -> bool:
-    """Say whether ``torch.func`` transforms the present calls: values cannot be looked at, nor memory reused."""
-    return torch._C._are_functorch_transforms_active()
+    """Say whether ``torch.func`` or dual numbers transform the present calls: no values to read, no memory to reuse."""
+    # The level of dual numbers is -1 outside of all of them.
+    return torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+
+
+def is_batch_of_gradients(tensor: Tensor) -> bool:
+    """Say whether a tensor is one of the gradients that ``torch.autograd.grad(is_grads_batched=True)`` takes at once.
+
+    The older ``vmap`` that does it is not seen by :func:`is_transformed`.
+    """
+    return torch._C._functorch.is_legacy_batchedtensor(tensor)
 
 
 def is_recorded() -> bool:
