@@ -10,7 +10,7 @@ from tests.conv_tt.test_layer import CASES, SIZES, make, windows
 from tests.oracle.conv_tt import conv_tt
 from tests.oracle.parameters import conv_tt_parameters
 from tt_conv import ConvTT
-from tt_conv.conv_tt.program import Usage, partitions
+from tt_conv.conv_tt.program import Program, Usage, partitions
 
 
 @pytest.mark.parametrize("window", ["sliding", "fixed"])
@@ -48,6 +48,19 @@ def test_partitions_are_all_ways_to_cut_a_chain(order: int) -> None:
 
 def test_a_high_order_has_few_partitions() -> None:
     assert len(set(partitions(9))) == 1 + 9 * 8 // 2
+    assert len(set(partitions(21))) == 1 + 20
+
+
+def test_a_chain_may_be_longer_than_the_alphabet() -> None:
+    layer = ConvTT(1, 2, 1, order=27, rank=1, dim=1, dtype=torch.float64)
+    frames = torch.randn(1, 27, 1, 4, dtype=torch.float64)
+    expected = conv_tt(list(frames.unbind(1)), conv_tt_parameters(layer), window="sliding", boundary="zeros")
+    merged = Program(layer._shape(1, (4,)), ((0, 26),), Usage())
+    for output in (
+        layer.forward_window(frames),
+        merged.compile().bind(layer.weights())(layer.windows(frames.unbind(1))),
+    ):
+        torch.testing.assert_close(output, expected, rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("boundary", ["zeros", "circular", "stagewise"])

@@ -32,8 +32,9 @@ from tt_conv.conv_tt.program import (
     trace,
     weights_of,
 )
+from tt_conv.conv_tt.rank import ConvTTFormat
 from tt_conv.conv_tt.tensor import ConvTTTensor, check_window, dense_support
-from tt_conv.kernels.rank import ConvTTFormat, choose_rank
+from tt_conv.kernels.rank import choose_rank
 from tt_conv.runtime.kept import Kept
 
 _SEQUENCE = "[batch, time, channels, *spatial]"

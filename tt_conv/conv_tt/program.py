@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import string
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -24,8 +25,12 @@ from tt_conv.runtime.machine import machine_of
 from tt_conv.runtime.modes import assume_constant_result
 
 _SPACE = "xyz"
-_CHANNELS = "cdefghijklmnopqrstuvw"
+# Any letter is a mode. Beyond those of ASCII there are enough for an order of 20,000: the unified CJK ideographs.
+_CHANNELS = "cdefghijklmnopqrstuvw" + string.ascii_uppercase + "".join(map(chr, range(0x4E00, 0x9FA6)))
+# There are 2^(M - 1) ways to merge runs of M cores, and M^2 / 2 with one merged run: 211 programs of order 21 take
+# minutes to plan.
 _EVERY_PARTITION_UP_TO = 6
+_EVERY_RUN_UP_TO = 12
 
 Runs = tuple[tuple[int, int], ...]
 """Runs of adjacent cores that are merged, as (first, last) levels counted from 0; together they are all."""
@@ -501,7 +506,7 @@ def compiled(program: Program | DenseProgram) -> CompiledProgram | CompiledDense
 
 
 def partitions(order: int) -> Iterator[Runs]:
-    """Yield the ways to merge runs of adjacent cores; for a high order, those with one merged run at most."""
+    """Yield the ways to merge runs of adjacent cores; for a high order with one merged run at most, or one pair."""
     if order <= _EVERY_PARTITION_UP_TO:
         for count in range(order):
             for cuts in combinations(range(1, order), count):
@@ -509,7 +514,7 @@ def partitions(order: int) -> Iterator[Runs]:
         return
     single = [(m, m) for m in range(order)]
     yield tuple(single)
-    for first, last in combinations(range(order), 2):
+    for first, last in combinations(range(order), 2) if order <= _EVERY_RUN_UP_TO else pairwise(range(order)):
         yield (*single[:first], (first, last), *single[last + 1 :])
 
 

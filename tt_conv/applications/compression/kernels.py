@@ -14,12 +14,13 @@ from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.stacked_fit import fitted_pair, largest_stable_rank
 from tt_conv.checks import one_of
+from tt_conv.conv_tt.rank import ConvTTFormat
 from tt_conv.kernels.chain import stacked_kernel
 from tt_conv.kernels.decompose import decompose
 from tt_conv.kernels.factorization import Factorization, Factors, kernel_factorization
 from tt_conv.kernels.layer import TensorizedConv
 from tt_conv.kernels.metric import Metric, along_modes, roots
-from tt_conv.kernels.rank import ConvTTFormat, Format, Rank
+from tt_conv.kernels.rank import Format, Rank
 from tt_conv.kernels.tensorly import pytorch_backend
 
 FORMATS = ("svd", "tucker", "tt", "cp", "conv_tt")

@@ -7,11 +7,22 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors
+from tt_conv.conv_tt.fit.balance import balance
+from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors, refine, relative_error
 from tt_conv.conv_tt.fit.polish import polish
 from tt_conv.conv_tt.fit.search import Found, by_algebra, by_search
 from tt_conv.conv_tt.fit.sketch import expand, sketch
 from tt_conv.conv_tt.fit.train import Target, Train
+
+CANCELLING = 4.0
+"""Mean square of the factors' norms beyond which they are taken to cancel each other, in the units of `_is_large`.
+
+Fits of random and planted kernels of orders 1 to 3 that don't cancel end at 1 to 3, those that do at 20 to 1000.
+"""
+
+PENALTIES = (1e-3, 1e-4, 1e-5, 1e-6, 1e-7)
+DEARER = 1.005
+"""The share by which a penalty may raise the relative error."""
 
 
 @dataclass(frozen=True)
@@ -64,4 +75,48 @@ def fit_train(
         candidates.append(expand(target, kernel, found.cores, narrow.outputs))
     problem = target.whole()
     best = min(candidates, key=lambda cores: float(problem.fit([core[None] for core in cores]).squared_error))
-    return polish(target, best, iterations=settings.iterations, apply_moment=apply_moment)
+    factors, errors = polish(target, best, iterations=settings.iterations, apply_moment=apply_moment)
+    return _without_cancelling(target, balance(factors), errors, settings.iterations, apply_moment)
+
+
+def _without_cancelling(
+    target: Target, factors: Factors, errors: list[float], iterations: int, apply_moment: ApplyMoment | None
+) -> tuple[Factors, list[float]]:
+    r"""Lead factors that cancel each other to smaller ones with about the same error, or a lower one.
+
+    Trains of a rank are no closed set: the best of them may be approached only by factors that grow without limit and
+    cancel each other, of little use to a training that goes on from them. So
+
+    .. math::
+
+        \|T - W\|^2 / \|W\|^2 + \lambda \sum_f \|f\|_F^2
+
+    is made small over the factors f, for the largest :math:`\lambda` that hardly raises the error.
+
+    References
+    ----------
+    V. de Silva, L.-H. Lim, "Tensor rank and the ill-posedness of the best low-rank approximation problem", SIAM J.
+    Matrix Anal. Appl. 30 (2008). A. Phan et al., "Stable low-rank tensor decomposition for compression of
+    convolutional neural network", ECCV 2020.
+    """
+    if not _is_large(target, factors):
+        return factors, errors
+    smaller = factors
+    for penalty in PENALTIES:
+        smaller, _ = refine(target, smaller, apply_moment=apply_moment, iterations=iterations, penalty=penalty)
+        error = relative_error(target, smaller, apply_moment)
+        if error <= DEARER * errors[-1]:
+            return smaller, [max(e, error) for e in errors[:-1]] + [error]
+    return factors, errors
+
+
+def _is_large(target: Target, factors: Factors) -> bool:
+    """Whether balanced factors are far larger than the kernel calls for.
+
+    Factors of a kernel of norm 1 that don't cancel are, as a core with R orthonormal columns has the squared norm R
+    and the projections then about 1, of the mean square R^(M / (M + 1)).
+    """
+    order, rank = target.train.order, max(target.train.rank)
+    norm = float(torch.linalg.vector_norm(target.spectrum))
+    usual = rank ** (order / (order + 1)) * norm ** (2 / (order + 1))
+    return factors.dot(factors) / len(factors.all()) > CANCELLING * usual

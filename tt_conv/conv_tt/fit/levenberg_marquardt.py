@@ -88,7 +88,8 @@ def descend(
     cores = [core.clone() for core in (orthonormalise(cores) if everything else cores)]
     fit = problem.fit(cores)
     error = fit.squared_error.clone()
-    norm = math.sqrt(problem.squared_norm)
+    # Where the frames of a stage are zero, any cores fit them.
+    norm = math.sqrt(problem.squared_norm) or 1.0
     if float(error.min().sqrt()) <= target * norm:
         return Descent(cores, error.sqrt() / norm, [float(error.min().sqrt()) / norm])
     matrix, rhs = problem.normal_equations(cores, fit, free)

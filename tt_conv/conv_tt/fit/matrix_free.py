@@ -120,7 +120,7 @@ class Linearisation:
 class Preconditioner:
     """Solves each factor's own least-squares problem (an inner core's with its left factor averaged)."""
 
-    def __init__(self, target: Target, at: Linearisation) -> None:
+    def __init__(self, target: Target, at: Linearisation, penalty: float = 0.0) -> None:
         grid, train = target.grid, target.train
         chain = torch.eye(train.outputs, dtype=torch.complex128, device=grid.device) * at.scale
         self.core_blocks: list[tuple[Tensor, Tensor]] = []
@@ -134,14 +134,14 @@ class Preconditioner:
             if level == train.order - 1:
                 left = torch.eye(train.outputs, dtype=torch.float64, device=grid.device)
             size = train.core_sizes[level]
-            self.core_blocks.append(
-                (ridged_cholesky(left), ridged_cholesky(unfold_gram(grid.gram(right[None], size, size)[0])))
-            )
+            right = unfold_gram(grid.gram(right[None], size, size)[0])
+            # A Kronecker product takes the penalty on one side only, in the units of the other's mean.
+            share = penalty / float(left.diagonal().mean())
+            self.core_blocks.append((ridged_cholesky(left), ridged_cholesky(_raised(right, share))))
             chain = chain @ at.cores[level]
             size = train.projection_sizes[level]
-            self.projection_blocks.append(
-                ridged_cholesky(unfold_gram(grid.gram((chain.mH @ chain)[None], size, size)[0]))
-            )
+            own = unfold_gram(grid.gram((chain.mH @ chain)[None], size, size)[0])
+            self.projection_blocks.append(ridged_cholesky(_raised(own, penalty)))
         self.core_blocks.reverse()
         self.projection_blocks.reverse()
 
@@ -160,8 +160,25 @@ class Preconditioner:
         return Factors(cores, projections)
 
 
+def relative_error(target: Target, factors: Factors, apply_moment: ApplyMoment | None) -> float:
+    """The error of a train, as a share of what the metric makes of the kernel."""
+    apply = apply_moment if apply_moment is not None else _identity
+    missed = _squared(target.spectrum - Linearisation(target, factors).output(), apply)
+    return (max(missed, 0.0) / (_squared(target.spectrum, apply) or 1.0)) ** 0.5
+
+
+def _raised(matrix: Tensor, amount: float) -> Tensor:
+    return matrix + torch.diag_embed(torch.full_like(matrix[0], amount))
+
+
 def refine(
-    target: Target, factors: Factors, *, apply_moment: ApplyMoment | None, iterations: int, min_decrease: float = 1e-4
+    target: Target,
+    factors: Factors,
+    *,
+    apply_moment: ApplyMoment | None,
+    iterations: int,
+    min_decrease: float = 1e-4,
+    penalty: float = 0.0,
 ) -> tuple[Factors, list[float]]:
     """Levenberg-Marquardt with conjugate gradients.
 
@@ -176,33 +193,37 @@ def refine(
         Upper limit.
     min_decrease : float
         Ends when a step that did what it promised decreased the error by less than this share.
+    penalty : float
+        Times the sum of the squares of all factors' entries, added to the squared relative error.
 
     Returns
     -------
     Factors, list of float
-        And the relative error at the start and after each iteration, never increasing.
+        And the relative error, penalty included, at the start and after each iteration, never increasing.
     """
     apply = apply_moment if apply_moment is not None else _identity
-    norm = _squared(target.spectrum, apply)
+    norm = _squared(target.spectrum, apply) or 1.0
     at = Linearisation(target, factors)
     residual = target.spectrum - at.output()
-    error = _squared(residual, apply)
+    weight = penalty * norm
+    error = _squared(residual, apply) + weight * factors.dot(factors)
     damping, growth = 1e-3, 2.0
     history = [(max(error, 0.0) / norm) ** 0.5]
-    gradient, blocks = at.adjoint(apply(residual)), Preconditioner(target, at)
+    gradient, blocks = at.adjoint(apply(residual)).plus(factors, -weight), Preconditioner(target, at, weight)
     for _ in range(iterations):
         gain = 0.0
-        step, predicted = _solve(at, gradient, blocks, apply, damping)
+        step, predicted = _solve(at, gradient, blocks, apply, damping, weight)
         trial = factors.plus(step)
         trial_at = Linearisation(target, trial)
         trial_residual = target.spectrum - trial_at.output()
-        trial_error = _squared(trial_residual, apply)
+        trial_error = _squared(trial_residual, apply) + weight * trial.dot(trial)
         if trial_error < error:
             gain = (error - trial_error) / max(predicted, 1e-300)
             damping *= min(2.0, max(0.1, 1 - (2 * gain - 1) ** 3))
             growth = 2.0
             factors, at, residual, error = trial, trial_at, trial_residual, trial_error
-            gradient, blocks = at.adjoint(apply(residual)), Preconditioner(target, at)
+            gradient = at.adjoint(apply(residual)).plus(factors, -weight)
+            blocks = Preconditioner(target, at, weight)
         else:
             damping *= growth
             growth *= 2
@@ -214,9 +235,9 @@ def refine(
 
 
 def _solve(
-    at: Linearisation, gradient: Factors, blocks: Preconditioner, apply: ApplyMoment, damping: float
+    at: Linearisation, gradient: Factors, blocks: Preconditioner, apply: ApplyMoment, damping: float, weight: float
 ) -> tuple[Factors, float]:
-    """Preconditioned conjugate gradients for (JᵀΣJ + damping M) step = gradient, M the preconditioner.
+    """Preconditioned conjugate gradients for (JᵀΣJ + weight I + damping M) step = gradient, M the preconditioner.
 
     M times the search direction follows from the recurrence of the residuals, so M is never applied.
     """
@@ -226,7 +247,7 @@ def _solve(
     metric_direction = gradient
     squared = first = residual.dot(direction)
     for _ in range(CONJUGATE_GRADIENT_STEPS):
-        product = at.adjoint(apply(at.forward(direction))).plus(metric_direction, damping)
+        product = at.adjoint(apply(at.forward(direction))).plus(direction, weight).plus(metric_direction, damping)
         curvature = direction.dot(product)
         if curvature <= 0:
             break

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from tt_conv.conv_tt.fit.subspace import left_factor_error
 from tt_conv.conv_tt.fit.train import Target
+from tt_conv.kernels.search import smallest_that
 
 
 def is_ruled_out(target: Target, tol: float) -> bool:
@@ -46,12 +47,10 @@ def smallest_rank(reaches: Callable[[tuple[int, ...]], bool], largest: tuple[int
     def capped(rank: int) -> tuple[int, ...]:
         return tuple(min(rank, limit) for limit in largest)
 
-    low, high = 0, 1
-    while not reaches(capped(high)):
-        if high >= max(largest):
-            return largest
-        low, high = high, min(2 * high, max(largest))
-    chosen = capped(_bisect(lambda rank: reaches(capped(rank)), low, high))
+    equal = smallest_that(lambda rank: reaches(capped(rank)), max(largest))
+    if equal is None:
+        return largest
+    chosen = capped(equal)
     for level in reversed(range(len(largest))):
         chosen = _with_smallest_level(reaches, chosen, level)
     return chosen
@@ -66,15 +65,4 @@ def _with_smallest_level(
     # Most often the ranks are equal already: one look below before a search.
     if chosen[level] == 1 or not reaches(replaced(chosen[level] - 1)):
         return chosen
-    return replaced(_bisect(lambda rank: reaches(replaced(rank)), 0, chosen[level] - 1))
-
-
-def _bisect(holds: Callable[[int], bool], low: int, high: int) -> int:
-    """The smallest number above `low` for which something holds that is known to hold for `high`."""
-    while high - low > 1:
-        middle = (low + high) // 2
-        if holds(middle):
-            high = middle
-        else:
-            low = middle
-    return high
+    return replaced(smallest_that(lambda rank: reaches(replaced(rank)), chosen[level] - 1) or chosen[level] - 1)
