@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 # Module -> extra; the name of a module and that of the package that has it differ at times.
 _EXTRA_OF = dict.fromkeys(
-    ("lightning", "torchmetrics", "matplotlib", "PIL", "av", "tensorboard", "yaml", "tqdm", "safetensors"),
+    ("lightning", "torchmetrics", "matplotlib", "PIL", "av", "tifffile", "tensorboard", "yaml", "tqdm", "safetensors"),
     "applications",
 )
 

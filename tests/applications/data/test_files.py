@@ -190,5 +190,5 @@ def test_a_video_that_lost_frames_inside_is_refused(tmp_path: Path) -> None:
     middle = len(content) // 2
     content[middle : middle + 12000] = np.random.default_rng(0).bytes(12000)
     (tmp_path / "a.avi").write_bytes(content)
-    with pytest.raises(UnusableFile, match=r"a\.avi: (cut off or damaged: its header tells of 40 frames|broken after)"):
+    with pytest.raises(UnusableFile, match=r"a\.avi: (damaged|cut off|broken after)"):
         read_video(tmp_path / "a.avi")

@@ -1,4 +1,4 @@
-"""What video files hold, found by decoding them once to their end, and remembered for files that don't change."""
+"""What clips hold, found by decoding them once to their end, and remembered for files that don't change."""
 
 import hashlib
 import json
@@ -9,24 +9,24 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import av
 from tqdm import tqdm
 
+from tt_conv.applications.data.cache import READING, state_of
 from tt_conv.applications.data.errors import UnusableFile
-from tt_conv.applications.data.video_file import stored_frames
+from tt_conv.applications.data.frames import frames_of
 
 T = TypeVar("T")
-_WHOLE = 0.9  # of its stated length: what a video must have to be taken for whole
 
 
 @dataclass(frozen=True)
 class Found:
-    """What is known of a video: how many frames [height, width] it has, or what is wrong with it."""
+    """What is known of a clip: how many frames [height, width] it has as shown, or what is wrong with it."""
 
     frames: int
     height: int
     width: int
     problem: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 _MISSING = Found(0, 0, 0, "it is not there")
@@ -35,7 +35,7 @@ _MISSING = Found(0, 0, 0, "it is not there")
 def looked_through(videos: Sequence[Path], cache: Path) -> list[Found]:
     """Decode every video once to its end; what was found is remembered in the cache, for files that don't change."""
     base = Path(os.path.commonpath([video.parent.resolve() for video in videos]))
-    kept = cache / f"looked-through-{hashlib.sha256(str(base).encode()).hexdigest()[:16]}.json"
+    kept = cache / f"looked-through-{READING}-{hashlib.sha256(str(base).encode()).hexdigest()[:16]}.json"
     known = _remembered(kept)
     keys = [_key(video, base) for video in videos]
     new = {key: video for key, video in zip(keys, videos, strict=True) if key is not None and key not in known}
@@ -57,8 +57,11 @@ def with_bar(items: Iterable[T], what: str, count: int) -> Iterable[T]:
 
 def _remembered(path: Path) -> dict[str, Found]:
     try:
-        return {key: Found(**found) for key, found in json.loads(path.read_text()).items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {
+            key: Found(**(found | {"notes": tuple(found["notes"])}))
+            for key, found in json.loads(path.read_text()).items()
+        }
+    except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}  # nothing remembered, or nothing that this version can read
 
 
@@ -78,39 +81,24 @@ def _remember(path: Path, known: dict[str, Found]) -> None:
 
 def _key(video: Path, base: Path) -> str | None:
     """The file and its state; ``None`` if it is not there."""
-    if not video.is_file():
+    if not video.exists():
         return None
-    state = video.stat()
-    return f"{(video.parent.resolve() / video.name).relative_to(base)} {state.st_size} {state.st_mtime_ns}"
+    return f"{(video.parent.resolve() / video.name).relative_to(base)} {state_of(video)}"
 
 
 def examined(video: Path) -> Found:
-    count, height, width, first, last = 0, 0, 0, None, None
+    """Decode a clip to its end."""
+    count, size = 0, (0, 0)
+    notes: list[str] = []
     try:
-        for frame in stored_frames(video):
+        for frame in frames_of(video, notes):
             if not count:
-                height, width, first = frame.height, frame.width, frame.time
-            count, last = count + 1, frame.time
-        stated = _stated_seconds(video)
+                size = frame.size
+            count += 1
     except UnusableFile as error:
         return Found(0, 0, 0, error.problem)
     except OSError as error:
         return Found(0, 0, 0, f"cannot be opened ({error.strerror})")
-    # FFmpeg takes the end of a file that was cut off for the end of the video.
-    if first is not None and last is not None and stated is not None:
-        # The last frame is shown for as long as the others; a single one for a second at most.
-        seconds = (last - first) * count / (count - 1) if count > 1 else min(stated, 1.0)
-        if seconds < _WHOLE * stated:
-            return Found(0, 0, 0, f"it breaks off after {seconds:.1f} of {stated:.1f} seconds")
-    return Found(count, height, width)
-
-
-def _stated_seconds(video: Path) -> float | None:
-    """How long a video is by its header; ``None`` where that does not say, or may speak of sound."""
-    with av.open(str(video)) as container:
-        stream = container.streams.video[0]
-        if stream.duration is not None and stream.time_base is not None:
-            return float(stream.duration * stream.time_base)
-        if container.duration is not None and len(container.streams) == 1:
-            return container.duration / av.time_base
-    return None
+    if not count:
+        return Found(0, 0, 0, "it holds no frame")
+    return Found(count, *size, notes=tuple(notes))

@@ -13,10 +13,19 @@ from numpy.typing import NDArray
 from tt_conv.applications.data.cache import cache_folder, decoded_file
 from tt_conv.applications.data.clips import Clip, StoredArray, pair
 from tt_conv.applications.data.errors import Broken, UnusableFile
-from tt_conv.applications.data.folders import ARRAY_ENDINGS, IMAGE_ENDINGS, VIDEO_ENDINGS, in_order, sources_in
+from tt_conv.applications.data.folders import (
+    ARRAY_ENDINGS,
+    IMAGE_ENDINGS,
+    VIDEO_ENDINGS,
+    frame_files,
+    sources_in,
+    without_other_parts,
+)
+from tt_conv.applications.data.frames import note_squeezed
+from tt_conv.applications.data.picture_files import frames_of_folder, pictures_in
 from tt_conv.applications.data.pixels import Limits, ValueRange, layout_of
 from tt_conv.applications.data.splits import split_folder, split_folders
-from tt_conv.applications.data.windows import ClipWindows, opened
+from tt_conv.applications.data.windows import ClipWindows, by_note, opened
 
 Part = Literal["train", "validation", "test", "all"]
 _REPLACE = "replace it, or leave it out with broken=skip"
@@ -102,7 +111,10 @@ class OwnVideos(ClipWindows):
         notes: list[str] = []
         own = split_folder(path, split)
         kept = cache_folder(cache).resolve()  # it may lie among the videos
-        sources = [source for source in sources_in(own or path) if kept not in source.resolve().parents]
+        sources = [source for source in sources_in(own or path, notes) if kept not in source.resolve().parents]
+        if own is not None:
+            others = {part: folder for part, folder in split_folders(path).items() if folder != own}
+            sources = without_other_parts(sources, split, others, notes)
         if not sources:
             raise FileNotFoundError(
                 f"{own or path} holds no videos ({' '.join(sorted(VIDEO_ENDINGS))}), images or arrays (.npy, .npz): "
@@ -111,16 +123,28 @@ class OwnVideos(ClipWindows):
         base = path if path.is_dir() else path.parent
         values = ValueRange(value_range, assumed_range)
 
+        found: list[tuple[str, str]] = []
+
         def open_one(source: Path) -> Sequence[Clip]:
             name = str(source.relative_to(base)) if source != base else source.name
-            if source.is_dir():
-                return [_frame_folder(source, name, values)]
-            if source.suffix.lower() in ARRAY_ENDINGS:
-                return array_clips(source, name, values, layout, array_name)
-            stored = decoded_file(source, cache_folder(cache), size=sides, channels=channels)
-            return [Clip(name, StoredArray(stored, "THWC", (0.0, 255.0)))]
+            own_notes: list[str] = []
+            if source.suffix.lower() in ARRAY_ENDINGS and not source.is_dir():
+                clips = array_clips(source, name, values, layout, array_name)
+            elif source.is_dir():
+                files = frame_files(source, own_notes)
+                clips = [_picture_clip([*frames_of_folder(files, own_notes)], name, values)]
+            elif source.suffix.lower() in IMAGE_ENDINGS:
+                clips = [_picture_clip(pictures_in(source, own_notes), name, values)]
+            else:
+                stored = decoded_file(source, cache_folder(cache), size=sides, channels=channels, notes=own_notes)
+                clips = [Clip(name, StoredArray(stored, "THWC", (0.0, 255.0)))]
+            if sides is not None:  # decoded videos have their size already
+                note_squeezed(clips[0].size, sides, own_notes)
+            found.extend((name, note) for note in own_notes)
+            return clips
 
         clips = opened(sources, open_one, broken, notes)
+        notes += by_note(found)
         if own is not None:
             _see_other_parts(path, own, values, array_name)
         settle(clips, values, notes)
@@ -194,36 +218,13 @@ def _see_other_parts(path: Path, own: Path, values: ValueRange, array_name: str 
                         values.see(load_array(source, source.name, array_name)[0], source.name)
 
 
-def _frame_folder(folder: Path, name: str, values: ValueRange) -> Clip:
-    """The images of a folder as one clip."""
-    from PIL import Image, UnidentifiedImageError
-
-    frames: list[NDArray] = []
-    for file in in_order(folder.iterdir()):
-        if file.suffix.lower() not in IMAGE_ENDINGS:
-            continue
-        try:
-            with Image.open(file) as picture:
-                pixels = np.asarray(picture if picture.mode[0] in "IF" else picture.convert(_mode(picture.mode)))
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
-            raise UnusableFile(file, f"broken image ({error})", _REPLACE) from error
-        pixels = pixels.reshape(*pixels.shape[:2], -1)
-        if frames and (pixels.shape != frames[0].shape or pixels.dtype != frames[0].dtype):
-            raise UnusableFile(
-                file,
-                f"an image of {pixels.dtype} {pixels.shape} after ones of {frames[0].dtype} {frames[0].shape}",
-                "give all frames of a clip one size, one number of channels and one depth",
-            )
-        frames.append(pixels)
-    array = np.stack(frames)
+def _picture_clip(pictures: Sequence[NDArray], name: str, values: ValueRange) -> Clip:
+    """The pictures of a folder or a file as one clip."""
+    array = np.stack(pictures)
     if array.dtype == np.uint8:
         return Clip(name, StoredArray(array, "THWC", (0.0, 255.0)))
     values.see(array, name)
     return Clip(name, StoredArray(array, "THWC", description=f"{name}: images of {array.dtype}"))
-
-
-def _mode(stored: str) -> str:
-    return "L" if stored in ("1", "L", "LA") else "RGB"
 
 
 def load_array(path: Path, name: str, array_name: str | None) -> tuple[NDArray, bool]:

@@ -136,12 +136,25 @@ def opened(items: Sequence[T], open_one: Callable[[T], Sequence[Clip]], broken: 
         except PermissionError as error:
             remedy = "change its permissions, or leave it out with broken=skip"
             return UnusableFile(error.filename or item, "it may not be read", remedy)
+        except FileNotFoundError as error:
+            return UnusableFile(error.filename or item, "a link to a file that is not there", "remove the link")
 
     check_broken(broken)
     # Decoders leave Python's lock, so threads are enough.
     with ThreadPoolExecutor(8) as threads:
         results = list(threads.map(attempt, items))
     return [clip for clips in without_broken(results, broken, notes) for clip in clips]
+
+
+def by_note(found: Sequence[tuple[str, str]]) -> list[str]:
+    """Notes, each with the names of the clips that it is about."""
+    names: dict[str, list[str]] = defaultdict(list)
+    for name, note in found:
+        names[note].append(name)
+    return [
+        f"{', '.join(sorted(about)[:SHOWN])}{f' ... ({len(about)} clips)' if len(about) > SHOWN else ''}: {note}"
+        for note, about in names.items()
+    ]
 
 
 def listed(clips: Sequence[Clip]) -> str:

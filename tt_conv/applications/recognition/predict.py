@@ -33,7 +33,7 @@ def run_prediction(
     checkpoint : path
         Of ``tt-conv train``.
     video : path
-        A video file.
+        A video file, a file of several pictures, or a folder of pictures.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-prediction``, or the first free name after it.
     settings : PredictionSettings, optional
@@ -74,7 +74,15 @@ def run_prediction(
         raise ValueError(f"top must be at least 1, got {top}")
     trained = load_trained(checkpoint)
     data, model = trained.settings.data, trained.model.to(device)
-    clip = read_clip(video, data.frames, size=data.size, short_side=data.short_side, channels=trained.model.in_channels)
+    notes: list[str] = []
+    clip = read_clip(
+        video,
+        data.frames,
+        size=data.size,
+        short_side=data.short_side,
+        channels=trained.model.in_channels,
+        notes=notes,
+    )
     folder = OutputFolder.with_free_name("tt-conv-prediction") if out is None else OutputFolder(out)
     with folder, torch.inference_mode():
         dtype, state, every = next(model.parameters()).dtype, None, []
@@ -110,6 +118,8 @@ def run_prediction(
             with folder.new_file("future.png") as file:
                 _draw_future(file, model, clip, device)
             written += ", future.png"
+    for note in notes:
+        print(f"  {note}")
     print(_words(labels))
     print(f"{written} are in {folder.path}")
     return labels

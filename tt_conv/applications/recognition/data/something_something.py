@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Unpack
 
 from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.folders import VIDEO_ENDINGS
 from tt_conv.applications.data.splits import Split, check_split
 from tt_conv.applications.recognition.data.class_list import chosen_classes, plain_name, read_class_list
 from tt_conv.applications.recognition.data.video_clips import ClipOptions, VideoClips
@@ -107,7 +108,7 @@ class SomethingSomething(VideoClips):
             )
         place = _video_folder(folder, videos, pairs[0][0])
         super().__init__(
-            [place / f"{clip}{_ENDING}" for clip, _ in pairs],
+            [_video_of(place, clip) for clip, _ in pairs],
             [numbers[name] for _, name in pairs],
             chosen,
             frames,
@@ -226,9 +227,18 @@ def _video_folder(folder: Path, videos: Path | str | None, clip: str) -> Path:
         return place
     for inside in _VIDEO_FOLDERS:
         place = folder / inside
-        if place.is_dir() and next(place.glob(f"*{_ENDING}"), None) is not None:
+        if place.is_dir() and (next(place.glob(f"*{_ENDING}"), None) or _video_of(place, clip).exists()):
             return place
     raise FileNotFoundError(
         f"{folder} holds no {_ENDING} files, neither in it nor in {_VIDEO_FOLDERS[0]} or {_VIDEO_FOLDERS[1]}: "
         f"name the folder with the videos, such as {clip}{_ENDING}, with videos"
     )
+
+
+def _video_of(place: Path, clip: str) -> Path:
+    """The file of a clip as distributed, or what people made of it: another container, or a folder of frames."""
+    file = place / f"{clip}{_ENDING}"
+    if file.exists():
+        return file
+    others = (place / f"{clip}{ending}" for ending in ("", *sorted(VIDEO_ENDINGS)))
+    return next((other for other in others if other.exists()), file)

@@ -16,7 +16,8 @@ from tt_conv.applications.data.cache import cache_folder, decoded_file
 from tt_conv.applications.data.clips import pair
 from tt_conv.applications.data.errors import SHOWN, Broken, UnusableFile, check_broken, without_broken
 from tt_conv.applications.data.examined import examined, looked_through, with_bar
-from tt_conv.applications.data.video_file import chosen_frames
+from tt_conv.applications.data.frames import chosen_frames
+from tt_conv.applications.data.windows import by_note
 from tt_conv.applications.recognition.data.class_list import speaks_of_sides
 from tt_conv.applications.recognition.data.labelled import LabelledClips
 from tt_conv.applications.recognition.data.sampling import sampled_frames
@@ -54,7 +55,7 @@ class VideoClips(LabelledClips):
     Parameters
     ----------
     videos : sequence of Path
-        The files.
+        Video files, files of several pictures, or folders of pictures.
     labels : sequence of int
         The class of each.
     classes : sequence of str
@@ -150,7 +151,15 @@ class VideoClips(LabelledClips):
         self.videos = [video for video, _, _ in whole]
         self.labels = [label for _, label, _ in whole]
         self._found = [what for _, _, what in whole]
+        self.notes += by_note([(video.name, note) for video, _, what in whole for note in what.notes])
         self.size = sides or (self._found[0].height, self._found[0].width)
+        self.notes += by_note(
+            [
+                (video.name, note)
+                for number, video in enumerate(self.videos)
+                if (note := cropped_words(self._resized(number), self.size))
+            ]
+        )
         self._mirrored = [not speaks_of_sides(name) for name in self.classes]
         missing = [name for number, name in enumerate(self.classes) if number not in set(self.labels)]
         if missing:
@@ -200,16 +209,20 @@ def read_clip(
     size: int | Sequence[int],
     short_side: int | None = None,
     channels: int = 3,
+    notes: list[str] | None = None,
 ) -> Tensor:
     """The clip that stands for a video in evaluation.
 
     Parameters
     ----------
     video : path
+        A video file, a file of several pictures, or a folder of pictures.
     frames : int
         Frames of the clip.
     size, short_side, channels
         As of :class:`VideoClips`.
+    notes : list of str, optional
+        Gets what was found: frames that were turned or cropped, and the like.
 
     Returns
     -------
@@ -234,12 +247,14 @@ def read_clip(
     """
     video, sides = Path(video).expanduser(), pair(size)
     assert sides is not None
-    if not video.is_file():
+    if not video.exists():
         raise FileNotFoundError(f"{video} is no file: give a video")
     found = examined(video)
     if found.problem is not None:
         raise UnusableFile(video, found.problem, "replace it")
     resized = resized_sides((found.height, found.width), sides, short_side)
+    if notes is not None:
+        notes += [*found.notes, *filter(None, [cropped_words(resized, sides)])]
     return cropped(chosen_frames(video, sampled_frames(found.frames, frames), resized, channels), sides)
 
 
@@ -254,6 +269,13 @@ def resized_sides(stored: tuple[int, int], size: tuple[int, int], short_side: in
     cover = max(size[0] / stored[0], size[1] / stored[1])
     scale = cover if short_side is None else max(cover, short_side / min(stored))
     return max(size[0], round(stored[0] * scale)), max(size[1], round(stored[1] * scale))
+
+
+def cropped_words(resized: tuple[int, int], size: tuple[int, int]) -> str | None:
+    """What is cut off, for notes; ``None`` if less than a pixel on each side is."""
+    cut = [(have - want, have, what) for have, want, what in zip(resized, size, ("height", "width"), strict=True)]
+    words = [f"{100 * less / have:.0f} % of their {what}" for less, have, what in cut if less > 2]
+    return f"of frames of {resized[0]} x {resized[1]} pixels {' and '.join(words)} is cropped" if words else None
 
 
 def cropped(

@@ -6,10 +6,11 @@ from tt_conv.applications.extras import naming_the_extra
 from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
+    from tt_conv.applications.data.frames import read_video
     from tt_conv.applications.data.idx import idx_digits, read_idx
     from tt_conv.applications.data.own_videos import OwnVideos
     from tt_conv.applications.data.sequences import SequenceDataset
-    from tt_conv.applications.data.video_file import read_video, write_video
+    from tt_conv.applications.data.video_file import write_video
     from tt_conv.applications.video_prediction.data.fixed_moving_mnist import FixedMovingMNIST, write_fixed_moving_mnist
     from tt_conv.applications.video_prediction.data.kth import KTH
 
@@ -34,7 +35,7 @@ _DEFINED_IN = {
     "write_fixed_moving_mnist": ".fixed_moving_mnist",
     "idx_digits": "tt_conv.applications.data.idx",
     "read_idx": "tt_conv.applications.data.idx",
-    "read_video": "tt_conv.applications.data.video_file",
+    "read_video": "tt_conv.applications.data.frames",
     "write_video": "tt_conv.applications.data.video_file",
 }
 

@@ -8,11 +8,11 @@ from pathlib import Path
 from tt_conv.applications.data.cache import cache_folder, decoded_file
 from tt_conv.applications.data.clips import Clip, StoredArray, pair
 from tt_conv.applications.data.errors import Broken, UnusableFile
-from tt_conv.applications.data.folders import natural_key
+from tt_conv.applications.data.names import in_order
 from tt_conv.applications.data.own_videos import array_clips, settle
 from tt_conv.applications.data.pixels import ValueRange
 from tt_conv.applications.data.splits import Split, check_split
-from tt_conv.applications.data.windows import ClipWindows, opened
+from tt_conv.applications.data.windows import ClipWindows, by_note, opened
 
 TRAINING_PERSONS = range(1, 17)
 TEST_PERSONS = range(17, 26)
@@ -174,11 +174,16 @@ def _from_videos(
     if missing:
         notes.append(f"not there, though listed: {', '.join(missing)}")
 
+    found: list[tuple[str, str]] = []
+
     def open_one(video: ListedVideo) -> list[Clip]:
-        stored = StoredArray(decoded_file(files[video.name], cache, size=size, channels=1), "THWC", (0.0, 255.0))
-        return _cut(video, stored, notes)
+        said: list[str] = []
+        decoded = decoded_file(files[video.name], cache, size=size, channels=1, notes=said)
+        found.extend((video.name, note) for note in said)
+        return _cut(video, StoredArray(decoded, "THWC", (0.0, 255.0)), notes)
 
     clips = opened(present, open_one, broken, notes)
+    notes += by_note(found)
     notes.sort()
     return clips
 
@@ -198,7 +203,7 @@ def _cut(video: ListedVideo, stored: StoredArray, notes: list[str]) -> list[Clip
 
 def _from_archives(folder: Path, split: Split, persons: frozenset[int], broken: Broken, notes: list[str]) -> list[Clip]:
     own = folder / split
-    files = sorted((own if own.is_dir() else folder).rglob("*.npz"), key=lambda p: natural_key(str(p)))
+    files = in_order((own if own.is_dir() else folder).rglob("*.npz"))
     if not own.is_dir():
         found = {file: _PERSON.search(file.name) for file in files}
         nameless = [file for file, person in found.items() if person is None]
