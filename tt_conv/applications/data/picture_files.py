@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, ImageSequence, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, ImageSequence
 
 from tt_conv.applications.data.errors import UnusableFile
 from tt_conv.applications.extras import naming_the_extra
@@ -64,7 +64,9 @@ def pictures_in(path: Path, notes: list[str] | None = None) -> list[NDArray]:
     said = [] if notes is None else notes
     try:
         found = _of_tiff(path, said) if path.suffix.lower() in _TIFF else _of_picture(path, said)
-    except (UnidentifiedImageError, OSError, SyntaxError, struct.error) as error:
+    except UnusableFile:
+        raise
+    except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:
         raise UnusableFile(path, f"broken image ({error})", _REPLACE) from error
     if not found:
         raise UnusableFile(path, "it holds no picture", _REPLACE)
