@@ -55,7 +55,7 @@ def psnr(predicted: Tensor, truth: Tensor) -> Tensor:
 
 
 def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
-    """Structural similarity of frames from 0 to 1, by the conventions of :data:`CONVENTIONS`.
+    """Structural similarity of frames from 0 to 1, by the conventions of ``CONVENTIONS``.
 
     Parameters
     ----------
@@ -65,6 +65,14 @@ def ssim(predicted: Tensor, truth: Tensor) -> Tensor:
     -------
     Tensor [B]
         Not a number for frames below 11 x 11 pixels.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from tt_conv.applications.video_prediction.metrics import ssim
+    >>> frames = torch.rand(2, 1, 16, 16, generator=torch.Generator().manual_seed(0))
+    >>> ssim(frames, frames)
+    tensor([1., 1.])
 
     References
     ----------
@@ -143,7 +151,7 @@ MASS_MEASURES: Mapping[str, Measure] = MappingProxyType(
 
 
 class FrameMetrics:
-    """Metrics of each predicted frame, as means over sequences; :data:`CONVENTIONS` says what each one is.
+    """Metrics of each predicted frame, as means over sequences; ``CONVENTIONS`` says what each one is.
 
     They are computed in float64, of predictions clamped to the range from 0 to 1.
 
