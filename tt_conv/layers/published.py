@@ -11,6 +11,7 @@ from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.frame_predictor import FramePredictor
 from tt_conv.layers.recurrence import RecurrentLayer
+from tt_conv.layers.wrapped import unwrapped
 
 Split: TypeAlias = Callable[[Tensor, list[Tensor]], list[Tensor]]
 Target: TypeAlias = tuple[list[Tensor], Split]
@@ -28,7 +29,8 @@ def load_published_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor
     module : ConvLSTMCell, ConvTTLSTMCell, ConvLSTM, ConvTTLSTM or FramePredictor
         What to fill, built with the architecture that the weights were trained in.
     state_dict : mapping of str to Tensor
-        The published state dict; every name may begin with ``"module."``.
+        The published state dict; what DataParallel, ``torch.compile`` and Lightning put before names
+        (``"module."``, ``"_orig_mod."``, ``"model."``) is taken away.
 
     Raises
     ------
@@ -52,8 +54,8 @@ def load_published_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor
     for name, value in state_dict.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
             raise TypeError(f"state_dict must map names to tensors, got {name!r}: {type(value).__name__}")
-    state_dict = {name.removeprefix("module."): value for name, value in state_dict.items()}
     targets = dict(_targets(module))
+    state_dict = unwrapped(state_dict, targets)
     missing = sorted(set(targets) - set(state_dict))
     unexpected = sorted(set(state_dict) - set(targets))
     problems = [f"missing: {', '.join(missing)}"] if missing else []

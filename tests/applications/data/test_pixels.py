@@ -1,11 +1,15 @@
 """The order of axes and the range of values: stated or detected."""
 
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from tt_conv.applications.data.errors import UnusableFile
 from tt_conv.applications.data.pixels import ValueRange, layout_of, ordered
+from tt_conv.applications.video_prediction.data import OwnVideos
 
 
 @pytest.mark.parametrize(
@@ -45,8 +49,93 @@ def test_layouts_that_do_not_fit(shape: tuple[int, ...], layout: str | None, mes
 
 
 def test_an_unknown_layout() -> None:
-    with pytest.raises(ValueError, match="layout must be one of THW, "):
-        layout_of((3, 4, 5), "HWT", "a.npy")
+    for layout in ("HWC", "NTHWX", "TTHW", "THW "):
+        with pytest.raises(ValueError, match=r"layout must name T .frames., H and W"):
+            layout_of((3, 4, 5), layout, "a.npy")
+
+
+@pytest.mark.parametrize(
+    "layout", ["".join(order) for axes in ("THW", "NTHW", "TCHW", "NTCHW") for order in itertools.permutations(axes)]
+)
+def test_every_order_can_be_stated(tmp_path: Path, layout: str) -> None:
+    sizes = {"N": 2, "T": 4, "H": 5, "W": 6, "C": 3}
+    array = np.random.default_rng(0).random([sizes[letter] for letter in layout])
+    np.save(tmp_path / "a.npy", array)
+    data = OwnVideos(tmp_path / "a.npy", 4, "all", layout=layout, value_range=(0, 1))
+    frames = np.einsum(f"{layout}->{''.join(letter for letter in 'NTCHW' if letter in layout)}", array)
+    expected = frames.reshape(sizes["N"] if "N" in layout else 1, 4, -1, 5, 6)
+    np.testing.assert_allclose(np.stack([sequence.numpy() for sequence in data]), expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (8, 384, 384, 49),  # radar: [N, H, W, T]
+        (8, 32, 32, 20),
+        (5, 16, 24, 12),
+        (64, 64, 20),  # [H, W, T]
+        (8, 12, 5),
+        (64, 64, 64),
+        (64, 64, 20, 3),  # [H, W, T, C]
+        (4, 64, 64, 20, 3),
+        (120, 160, 3, 50),  # [H, W, C, T]
+        (3, 16, 112, 112),  # [C, T, H, W]
+        (8, 3, 16, 112, 112),
+    ],
+)
+def test_what_can_be_read_in_two_ways_is_asked(shape: tuple[int, ...]) -> None:
+    with pytest.raises(UnusableFile, match="layout"):
+        layout_of(shape, None, "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [((6, 20, 24, 32), "NTHW"), ((100, 20, 64, 64), "NTHW"), ((9, 8, 12), "THW"), ((4, 30, 24, 32), "NTHW")],
+)
+def test_the_usual_order_is_not_asked_for(shape: tuple[int, ...], layout: str) -> None:
+    assert layout_of(shape, None, "a.npy")[0] == layout
+
+
+FIELD = np.random.default_rng(0).uniform(0, 300, (4, 8, 8))
+
+
+@pytest.mark.parametrize("mark", [-9999, -999, -99999, 1e20, 9.96921e36, -8888, 9999])
+@pytest.mark.parametrize("value_range", [None, (0, 300)])
+def test_marks_for_missing_values_are_named(mark: float, value_range: tuple[float, float] | None) -> None:
+    array = FIELD.copy()
+    array[1, 2:4, 3] = mark
+    with pytest.raises(UnusableFile) as caught:
+        ValueRange(value_range).see(array, "a.npy")
+    assert f"{mark:g} (2 times) looks like a mark for missing values: the others run from" in str(caught.value)
+    assert "replace it by a value that means nothing there" in str(caught.value)
+    assert "clip" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "mark", "white"), [(np.uint16, 65535, 4000), (np.int16, -32768, 300), (np.float32, -1, 1)]
+)
+def test_marks_within_usual_ranges(dtype: type, mark: float, white: float) -> None:
+    array = (FIELD / 300 * white).astype(dtype)
+    array[0, 0, 0] = mark
+    with pytest.raises(UnusableFile, match="looks like a mark for missing values"):
+        ValueRange().see(array, "a.npy")
+    ValueRange((min(mark, 0), max(mark, white))).see(array, "a.npy")  # stated: it is a value
+
+
+@pytest.mark.parametrize("value", [5.0, -3.0, 1000.0, -9999.0])
+def test_constant_arrays_tell_no_range(value: float) -> None:
+    values = ValueRange()
+    values.see(np.full((3, 8, 8), value), "a.npy")
+    with pytest.raises(UnusableFile, match=rf"all values are {value:g}, which tells no range: .* black below white$"):
+        values.of(np.dtype(float), "a.npy")
+
+
+def test_no_advice_that_ruins_data() -> None:
+    array = FIELD.copy()
+    array[0, 0, 0], array[1, 0, 0] = np.inf, np.nan
+    with pytest.raises(UnusableFile, match="replace them by a value that means nothing there") as caught:
+        ValueRange((0, 300)).see(array, "a.npy")
+    assert "nan_to_num" not in str(caught.value)
 
 
 def test_a_stated_layout_wins() -> None:

@@ -18,6 +18,7 @@ from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.training.epochs import EpochBatches
 from tt_conv.applications.training.tasks import ProgressBar, quiet_lightning, stops_in_good_order
 from tt_conv.applications.video_prediction.task import FramePrediction, Loss
+from tt_conv.layers.wrapped import unwrapped
 
 Batches = DataLoader[Tensor]
 
@@ -233,7 +234,7 @@ def _best(task: Recovery, before: dict[str, Tensor], path: str) -> dict[str, Ten
     if not path or not Path(path).exists() or not min(loss for _, loss in task.validated[1:]) < start:
         return before
     contents = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    return {name.removeprefix("model."): value for name, value in contents.items()}
+    return unwrapped(contents, before)
 
 
 def batches(sequences: SequenceDataset, size: int, steps: int | None = None, epoch: int = 0) -> Batches:

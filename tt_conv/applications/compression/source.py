@@ -18,6 +18,7 @@ from tt_conv.applications.video_prediction.checkpoint import load_trained, weigh
 from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.settings import DataSettings, Settings
 from tt_conv.layers import FramePredictor
+from tt_conv.layers.wrapped import unwrapped
 
 
 @dataclass(frozen=True)
@@ -133,13 +134,9 @@ def built(factory: str) -> nn.Module:
 
 def fill(network: nn.Module, checkpoint: Path | str, factory: str) -> None:
     """Load the weights of a file, which runs no code, into a network."""
-    weights = weights_of(Path(checkpoint))
-    names = set(network.state_dict())
-    for prefix in ("module.", "model."):
-        if not names & set(weights) and all(name.startswith(prefix) for name in weights):
-            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    weights = unwrapped(weights_of(Path(checkpoint)), network.state_dict())
     try:
-        network.load_state_dict(dict(weights))
+        network.load_state_dict(weights)
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:400]
         raise ValueError(f"{checkpoint} does not fit what {factory} returns: {reason}") from error

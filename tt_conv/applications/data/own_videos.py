@@ -48,8 +48,9 @@ class OwnVideos(ClipWindows):
     step, stride, size, channels, random, seed
         See :class:`~tt_conv.applications.data.windows.ClipWindows`; ``size`` may be one number.
     layout : str, optional
-        What the axes of arrays are: N sequences, T frames, C channels, H and W pixels, such as ``"NTHWC"``. By
-        default it is detected, and said in ``notes``.
+        What the axes of arrays are, in any order: N sequences, T frames, C channels, H and W pixels, such as
+        ``"NTHWC"`` or ``"NHWT"``. By default it is detected, and said in ``notes``; where a shape can be read in two
+        ways it must be stated.
     value_range : (float, float), optional
         The values of black and white in arrays. By default they are detected, one range for all arrays of integers
         and one for all of floats, and said in ``notes``.
@@ -77,10 +78,10 @@ class OwnVideos(ClipWindows):
     --------
     >>> from tempfile import TemporaryDirectory
     >>> with TemporaryDirectory() as folder:
-    ...     np.save(Path(folder, "rain.npy"), np.zeros((3, 30, 8, 12), np.uint8))
+    ...     np.save(Path(folder, "rain.npy"), np.zeros((4, 30, 8, 12), np.uint8))
     ...     data = OwnVideos(folder, frames=10, split="all")
     ...     len(data), data[0].shape, data.notes[0]
-    (9, torch.Size([10, 1, 8, 12]), 'rain.npy: axes NTHW (detected: sequences first), values 0 to 255, of bytes')
+    (12, torch.Size([10, 1, 8, 12]), 'rain.npy: axes NTHW (detected: sequences first), values 0 to 255, of bytes')
     """
 
     def __init__(

@@ -8,9 +8,10 @@ from numpy.typing import NDArray
 
 from tt_conv.applications.data.errors import UnusableFile
 
-# N sequences, T frames, C channels, H and W pixels.
+# N sequences, T frames, C channels, H and W pixels: the orders that are detected. Any other can be stated.
 LAYOUTS = ("THW", "THWC", "TCHW", "NTHW", "TNHW", "NTHWC", "NTCHW", "TNHWC", "TNCHW")
 _CHANNELS = (1, 3)
+_PICTURE = 3.0  # sides of a picture differ by at most this factor, where it is asked whether two axes are one
 Limits = tuple[float, float]
 _STATE_IT = "state it with layout, such as layout=NTHWC"
 
@@ -39,11 +40,7 @@ def layout_of(shape: Sequence[int], layout: str | None, name: str) -> tuple[str,
     """
     shape = tuple(shape)
     if layout is not None:
-        if layout not in LAYOUTS:
-            raise ValueError(f"layout must be one of {', '.join(LAYOUTS)}, got {layout!r}")
-        if len(layout) != len(shape) or ("C" in layout and shape[layout.index("C")] not in _CHANNELS):
-            raise UnusableFile(name, f"an array of shape {shape} is not {layout} with 1 or 3 channels", _STATE_IT)
-        return layout, "as stated"
+        return _stated(shape, layout, name)
     if len(shape) not in (3, 4, 5):
         raise UnusableFile(
             name, f"an array of shape {shape} is no video", "expected 3 to 5 axes: " + ", ".join(LAYOUTS)
@@ -60,14 +57,63 @@ def layout_of(shape: Sequence[int], layout: str | None, name: str) -> tuple[str,
         raise UnusableFile(name, f"channels may be axis {len(shape) - 3} or the last one of shape {shape}", _STATE_IT)
     channels = "last axis of 1 or 3" if last else "axis of 1 or 3 before the pixels" if before else ""
     frame = "HWC" if last else "CHW" if before else "HW"
+    if len(shape) not in (len(frame) + 1, len(frame) + 2):
+        raise UnusableFile(
+            name, f"none of 5 axes of shape {shape} has 1 or 3 channels where they usually are", _STATE_IT
+        )
+    _ask_if_ambiguous(shape, frame, name)
     if len(shape) == len(frame) + 1:
         return "T" + frame, f"detected: one sequence{', channels: ' + channels if channels else ''}"
-    if len(shape) != len(frame) + 2:
-        raise UnusableFile(name, f"none of 5 axes of shape {shape} has 1 or 3 channels", _STATE_IT)
     # The order of mnist_test_seq.npy, which is 20 x 10000 x 64 x 64.
     if shape[0] == 20 and shape[1] >= 100:
         return "TN" + frame, "detected: 20 first, then many, as in mnist_test_seq.npy"
     return "NT" + frame, f"detected: sequences first{', channels: ' + channels if channels else ''}"
+
+
+def _stated(shape: tuple[int, ...], layout: str, name: str) -> tuple[str, str]:
+    if not {*"THW"} <= {*layout} <= {*"NTCHW"} or len({*layout}) != len(layout):
+        raise ValueError(
+            f"layout must name T (frames), H and W (pixels), and may name N (sequences) and C (channels), each once, "
+            f"in the order of the axes, such as {', '.join(LAYOUTS)} or NHWT, got {layout!r}"
+        )
+    if len(layout) != len(shape) or ("C" in layout and shape[layout.index("C")] not in _CHANNELS):
+        raise UnusableFile(name, f"an array of shape {shape} is not {layout} with 1 or 3 channels", _STATE_IT)
+    return layout, "as stated"
+
+
+def _ask_if_ambiguous(shape: tuple[int, ...], frame: str, name: str) -> None:
+    """Refuse a shape that can be read with time last, as sets of radar pictures are stored, or with channels elsewhere.
+
+    Frames are taken to be the last two axes but for channels. Two neighbouring axes before them may be the picture as
+    well, and the last one time: where they have equal sides and the last two have not, or are the better picture by
+    their proportions and at least as large as what would be time. (Of pictures wider than high, that is rare.)
+    """
+    sides = [size for size, axis in zip(shape[len(shape) - len(frame) :], frame, strict=True) if axis != "C"]
+    axes = [*shape[: len(shape) - len(frame)], *sides]
+    letters = "HWT" if len(axes) == 3 else "NHWT"
+    height, width, time = axes[-3:]
+    late = letters + ("C" if frame.endswith("C") else "")
+    early = ("T" if len(axes) == 3 else "NT") + frame
+    last, other = _proportion(axes[-2], axes[-1]), _proportion(height, width)
+    same = last == other == 1 and time > 4
+    if same or (other <= _PICTURE and last > other and (other == 1 or time <= max(height, width)) and height > 4):
+        if "C" in frame and not frame.endswith("C"):
+            return  # channels before the pixels say where they are
+        raise UnusableFile(
+            name,
+            f"shape {shape} can be read as {early} or as {late}",
+            f"state which it is with layout, such as layout={early} or layout={late}",
+        )
+    if "C" not in frame and ((shape[0] == 3 and len(shape) == 4) or (min(sides) == 3 and max(sides) > 3)):
+        raise UnusableFile(
+            name,
+            f"the axis of 3 in shape {shape} may be the colours",
+            "state what the axes are with layout: NTHW for sequences of gray frames, CTHW, HWCT or another order",
+        )
+
+
+def _proportion(one: int, other: int) -> float:
+    return max(one, other) / max(1, min(one, other))
 
 
 def ordered(array: NDArray, layout: str) -> NDArray:
@@ -119,6 +165,9 @@ class ValueRange:
         if self.stated is None and array.dtype in (np.bool_, np.uint8):
             return
         low, high = _extremes(array, name)
+        fills = _fill_values(array, low, high)
+        if fills and (self.stated is None or not self.stated[0] <= min(fills) <= max(fills) <= self.stated[1]):
+            raise UnusableFile(name, _fill_words(fills, array), _MARKS)
         limits = self.stated or self.assumed
         if limits is not None:
             _check_within(low, high, limits, name, "stated" if self.stated else "training's")
@@ -147,10 +196,13 @@ class ValueRange:
         low, high, where = self._seen[_kind(dtype)]
         found = self._usual(_kind(dtype), low, high)
         if found is None:
+            known = f"such as value_range=[{low:g},{high:g}]" if low < high else "black below white"
             raise UnusableFile(
                 where if where == name else f"{where} (and other arrays)",
-                f"values run from {low:g} to {high:g}, which is no usual range of pixels",
-                f"state black and white with value_range, such as value_range=[{low:g},{high:g}]",
+                f"values run from {low:g} to {high:g}, which is no usual range of pixels"
+                if low < high
+                else f"all values are {low:g}, which tells no range",
+                f"state the values of black and white with value_range, {known}",
             )
         return found, f"{_words(found)}, detected: values run from {low:g} to {high:g}"
 
@@ -185,8 +237,55 @@ def _check_within(low: float, high: float, limits: Limits, name: str, whose: str
         raise UnusableFile(
             name,
             f"its values run from {low:g} to {high:g}, outside the {whose} {_words(limits)}",
-            "state the range that holds with value_range, or clip the values",
+            "state a range that holds them with value_range, or clip them where they mean no more than black or white",
         )
+
+
+# Marks for missing values: of netCDF (9.96921e36, and 1e20 by its conventions), of tables, and the ends of types.
+_FILLS = (-9, -99, -999, -9999, -99999, 999, 9999, 99999, -32768, 32767, 65535, 1e20, -1e20, 1e30, -1e30, 1e36)
+_MARKS = (
+    "if it marks what is missing, replace it by a value that means nothing there, such as that of black or the mean; "
+    "if it is a value, state a value_range that holds it"
+)
+_FAR = 2.0  # ranges of all other values, by which one is taken for a mark
+
+
+def _fill_values(array: NDArray, low: float, high: float) -> list[float]:
+    """The smallest and largest value, where they look like marks for missing values and not like measurements.
+
+    A mark stands apart: no value lies between it and the others, by more than they differ.
+    """
+    found = []
+    for value, sign in ((low, 1), (high, -1)):
+        known = value in _FILLS or abs(value) > 1e19
+        if value == -1 and low == -1 and array.dtype.kind == "f" and high <= 1:
+            others = _range_without(array, value)  # of values from 0 to 1; from -1 to 1 there would be some between
+            if others is not None and others[0] >= 0 and others[1] > 0:
+                found.append(value)
+        elif known or (sign == 1 and value < -100):
+            others = _range_without(array, value)
+            if others is not None:
+                gap = others[0] - value if sign == 1 else value - others[1]
+                spread = others[1] - others[0]
+                if gap > (1 if known else _FAR) * spread and gap > (1 if known else 100):
+                    found.append(value)
+    return found
+
+
+def _range_without(array: NDArray, value: float) -> Limits | None:
+    low, high = np.inf, -np.inf
+    for part in array:
+        rest = part[part != value]
+        if rest.size:
+            low, high = min(low, float(rest.min())), max(high, float(rest.max()))
+    return None if low > high else (low, high)
+
+
+def _fill_words(fills: Sequence[float], array: NDArray) -> str:
+    named = " and ".join(f"{value:g} ({sum(int((part == value).sum()) for part in array):,} times)" for value in fills)
+    rest = [part[~np.isin(part, fills)] for part in array]
+    low, high = (min(part.min() for part in rest if part.size), max(part.max() for part in rest if part.size))
+    return f"{named} looks like a mark for missing values: the others run from {low:g} to {high:g}"
 
 
 def _extremes(array: NDArray, name: str) -> tuple[float, float]:
@@ -198,7 +297,8 @@ def _extremes(array: NDArray, name: str) -> tuple[float, float]:
             raise UnusableFile(
                 name,
                 f"{bad} values of part {number} along its first axis are not finite (NaN or infinite)",
-                "replace them first, for instance with numpy.nan_to_num",
+                "if they mark what is missing, replace them by a value that means nothing there, such as that of black "
+                "or the mean",
             )
         low, high = min(low, least), max(high, most)
     return low, high

@@ -16,6 +16,7 @@ from tt_conv.applications.training.application import Application, Trained, appl
 from tt_conv.applications.training.recipes import recipe_file
 from tt_conv.applications.training.settings import FIRST_TASK, check_task, read_settings, settings_from_dict
 from tt_conv.checks import check_sizes
+from tt_conv.layers.wrapped import unwrapped
 
 CHECKPOINT_KEY = "tt_conv"
 UNCOUNTED: Mapping[str, None] = {"sequences_seen": None, "epochs_done": None}
@@ -221,7 +222,7 @@ def load_network(
         account = account_of(contents[CHECKPOINT_KEY], task)
         with torch.device("meta"):  # sizes from a file cannot fill the memory
             model = build(account)
-        _fill(model, {name.removeprefix("model."): value for name, value in contents["state_dict"].items()})
+        _fill(model, unwrapped(contents["state_dict"], model.state_dict()))
     return model.requires_grad_().eval(), account
 
 
