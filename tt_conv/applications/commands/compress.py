@@ -29,7 +29,7 @@ def _run(
     model: str | None,
     **settings: Any,
 ) -> None:
-    from tt_conv.applications.training.application import application
+    from tt_conv.applications.training.applications import application
     from tt_conv.applications.training.checkpoint import application_of_file
     from tt_conv.applications.training.settings import FIRST_TASK
 

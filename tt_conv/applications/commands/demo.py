@@ -12,7 +12,7 @@ until then. At the end of video prediction a trained network that comes with the
 
 
 def _run(task: str, out: str | None, steps: int | None, seed: int) -> None:
-    from tt_conv.applications.training.application import application
+    from tt_conv.applications.training.applications import application
 
     kind = settings_class(task, "DemoSettings")
     settings = kind(seed=seed) if steps is None else kind(steps=steps, seed=seed)

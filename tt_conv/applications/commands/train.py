@@ -18,7 +18,7 @@ def train(task: str) -> Callable[..., None]:
     """The subcommand for a task, whose settings are its options."""
 
     def run(out: str | None, resume: str | None, **parts: Any) -> None:
-        from tt_conv.applications.training.application import application
+        from tt_conv.applications.training.applications import application
 
         trained = application(task)
         complete = trained.train(settings(**parts), out) if resume is None else trained.resume(resume)

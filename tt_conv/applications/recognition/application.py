@@ -8,7 +8,7 @@ from tt_conv.applications.recognition.checkpoint import Trained, load_trained
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.recognition_task import Recognition
 from tt_conv.applications.recognition.settings import DataSettings, Settings
-from tt_conv.applications.training.application import Application
+from tt_conv.applications.training.applications import Application
 
 
 class RecognitionApplication(Application):

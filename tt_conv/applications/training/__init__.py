@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
-    from tt_conv.applications.training.application import Application, application
+    from tt_conv.applications.training.applications import Application, application
     from tt_conv.applications.training.run import resume_training, run_training
     from tt_conv.applications.training.settings import TrainingSettings, settings_from_dict, settings_to_dict
     from tt_conv.applications.training.tasks import Outcome, SideBySide, Task, fit
@@ -31,8 +31,8 @@ _DEFINED_IN = {
     "TrainingSettings": ".settings",
     "settings_from_dict": ".settings",
     "settings_to_dict": ".settings",
-    "Application": ".application",
-    "application": ".application",
+    "Application": ".applications",
+    "application": ".applications",
     "Task": ".tasks",
     "SideBySide": ".tasks",
     "Outcome": ".tasks",

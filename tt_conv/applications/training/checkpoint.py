@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.training.application import Application, Trained, application
+from tt_conv.applications.training.applications import Application, Trained, application
 from tt_conv.applications.training.recipes import recipe_file
 from tt_conv.applications.training.settings import FIRST_TASK, check_task, read_settings, settings_from_dict
 from tt_conv.checks import check_sizes

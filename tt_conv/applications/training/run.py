@@ -15,7 +15,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.output import OutputFolder
-from tt_conv.applications.training.application import Application, Samples, application_of, parameters_of
+from tt_conv.applications.training.applications import Application, Samples, application_of, parameters_of
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples

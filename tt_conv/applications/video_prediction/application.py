@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tt_conv.applications.data.splits import Split
-from tt_conv.applications.training.application import Application
+from tt_conv.applications.training.applications import Application
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
 from tt_conv.applications.video_prediction.open_data import build_model, open_data
 from tt_conv.applications.video_prediction.sample_pictures import SamplePictures
