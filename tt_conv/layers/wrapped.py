@@ -34,9 +34,9 @@ def unwrapped(weights: Mapping[str, V], names: Iterable[str]) -> dict[str, V]:
     """
     known = {*names}
     plain = {_bare(name, known): value for name, value in weights.items()}
-    if _COUNTER in weights and _COUNTER not in known and len(weights) > 1:
+    if _COUNTER not in known and len(plain) > 1:
         plain.pop(_COUNTER, None)
-    return plain if len(plain) >= len(weights) - (_COUNTER in weights) else dict(weights)
+    return plain
 
 
 def _bare(name: str, known: Collection[str]) -> str:
