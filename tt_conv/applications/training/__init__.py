@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from tt_conv.applications.training.applications import Application, application
     from tt_conv.applications.training.run import resume_training, run_training
     from tt_conv.applications.training.settings import TrainingSettings, settings_from_dict, settings_to_dict
-    from tt_conv.applications.training.tasks import Outcome, SideBySide, Task, fit
+    from tt_conv.applications.training.tasks import Outcome, SideBySide, Task, fit, one_cycle
 
 __all__ = [
     "run_training",
@@ -22,6 +22,7 @@ __all__ = [
     "SideBySide",
     "Outcome",
     "fit",
+    "one_cycle",
 ]
 
 # Public name -> the module that defines it, imported at first use: the settings need no Lightning.
@@ -37,6 +38,7 @@ _DEFINED_IN = {
     "SideBySide": ".tasks",
     "Outcome": ".tasks",
     "fit": ".tasks",
+    "one_cycle": ".tasks",
 }
 
 __getattr__ = exports(__name__, _DEFINED_IN)

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from tt_conv.applications.data.mnist import embedded_digits
     from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
     from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
-    from tt_conv.applications.video_prediction.metrics import FrameMetrics
+    from tt_conv.applications.video_prediction.metrics import FrameMetrics, ssim
     from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
     from tt_conv.applications.video_prediction.task import FramePrediction
 
@@ -20,6 +20,7 @@ __all__ = [
     "evaluate",
     "milliseconds_per_frame",
     "FrameMetrics",
+    "ssim",
     "copy_last",
     "mean_frame",
 ]
@@ -32,6 +33,7 @@ _DEFINED_IN = {
     "evaluate": ".evaluation",
     "milliseconds_per_frame": ".evaluation",
     "FrameMetrics": ".metrics",
+    "ssim": ".metrics",
     "copy_last": ".baselines",
     "mean_frame": ".baselines",
 }
