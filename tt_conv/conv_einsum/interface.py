@@ -125,13 +125,16 @@ def conv_einsum(
     return expression.evaluate(operands)
 
 
+_INTS = (int, torch.SymInt)  # Dynamo of torch 2.6 knows no int | torch.SymInt
+
+
 def _static(option: Any) -> Any:
     """Return a stride, padding or dilation without symbolic ints, which a traced call may be given."""
     if isinstance(option, Mapping):
         return {mode: _static(value) for mode, value in option.items()}
     if isinstance(option, tuple):
         return tuple([_static(value) for value in option])
-    return index(option) if isinstance(option, int | torch.SymInt) and not isinstance(option, bool) else option
+    return index(option) if isinstance(option, _INTS) and not isinstance(option, bool) else option
 
 
 def conv_einsum_path(

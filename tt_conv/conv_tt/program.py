@@ -434,7 +434,8 @@ def _evaluation(
 
 def _bound(expression: ConvEinsumExpression, kernels: Sequence[Tensor]) -> Chain:
     """Return an expression as a function of its source, with what the kernels give together computed already."""
-    return expression.bind(dict(enumerate(kernels, start=1)))
+    # The method, not the object: Dynamo of torch 2.6 compiles again for every object that is called itself.
+    return expression.bind(dict(enumerate(kernels, start=1))).__call__
 
 
 def trace(sizes: tuple[Any, ...], train: bool, reuse: int, weights: Weights, *, measured: bool = False) -> Evaluate:

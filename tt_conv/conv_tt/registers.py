@@ -101,14 +101,14 @@ class Registers:
     def advance(self, frames: Sequence[Tensor], levels: Levels) -> Levels:
         """Return the registers after the newest of the last ``lags`` frames, placed, oldest first."""
         rank = self.layer.rank
-        joined = self._join([*frames, levels[1]])
+        joined = self._join.cat([*frames, levels[1]])
         registers = self._convolve(joined, self.weight, self.bias, self._half)
         newest, older = registers[:, : sum(rank)].split([rank[-1], sum(rank[:-1])], dim=1)
         return newest, older
 
     def project(self, frame: Tensor) -> Levels:
         """Return the registers of a train of order 1 that sees one frame, for a frame that is not placed."""
-        projected = self._convolve(self._join([self.place(frame)]), self.weight, self.bias, self._half)
+        projected = self._convolve(self._join.cat([self.place(frame)]), self.weight, self.bias, self._half)
         return projected[:, : self.layer.rank[0]], projected[:, :0]
 
     def newest_level(self, levels: Levels) -> Tensor:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any, Final, Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 Window = Literal["sliding", "fixed"]
+_WINDOWS: Final[tuple[Window, ...]] = get_args(Window)
 
 _CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def check_window(window: str) -> Window:
     """Refuse a window that is not one of the two."""
-    for known in get_args(Window):
+    for known in _WINDOWS:  # Dynamo of torch 2.6 cannot call get_args
         if window == known:
             return known
     raise ValueError(f"window must be 'sliding' or 'fixed', got {window!r}")

@@ -175,7 +175,7 @@ class ConvTTLSTMCell(RecurrentCell):
 
     def can_freeze(self) -> bool:
         """Say whether :meth:`frozen_gates` serves single calls of this cell."""
-        plain = isinstance(self.input_conv, ConvTT | torch.nn.modules.conv._ConvNd)
+        plain = isinstance(self.input_conv, (ConvTT, torch.nn.modules.conv._ConvNd))
         plain = plain and self.input_kernel_size == self.kernel_size
         return plain and self.recurrent.boundary == "stagewise" and self.recurrent.optimize == "auto"
 

@@ -96,7 +96,7 @@ class ConvLSTMRecurrence(Recurrence):
         self.padding = [(k - 1) // 2 for k in cell.kernel_size]
 
     def gates(self, x: Tensor) -> Tensor:
-        joined = self.join([x, self.hidden[-1]])
+        joined = self.join.cat([x, self.hidden[-1]])
         return CONVOLVE[self.dim](joined, self.weight, self.bias, padding=self.padding)[:, : self.gate_channels]
 
 
@@ -226,7 +226,7 @@ class RegisterRecurrence(Recurrence):
             self._advance()
         self.current = False
         newest = form.newest_level(self.registers)
-        joined = self.join([self.input(x), newest] if self.together else [newest])
+        joined = self.join.cat([self.input(x), newest] if self.together else [newest])
         gates = form.output_convolution(joined, self.weight, self.bias)[:, : self.gate_channels]
         if self.together:
             return gates

@@ -242,7 +242,7 @@ class FramePredictor(Replayable):
         x, layer = fold_patches(frame, self.patch_size, self.dim), 0
         own_outputs: list[Tensor] = []
         for b, block in enumerate(self.blocks):
-            for cell in cast(list[RecurrentCell], block):
+            for cell in cast("list[RecurrentCell]", block):  # as text, for Dynamo of torch 2.6
                 x, layer = advance(layer, cell, x), layer + 1
             own_outputs.append(x)
             if b >= self.skip_stride:

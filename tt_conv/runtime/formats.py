@@ -70,13 +70,16 @@ def pad_kernel(weight: Tensor, bias: Tensor | None) -> tuple[Tensor, Tensor | No
 
 
 class Join:
-    """Puts tensors beside each other along their channels, and zeros beside them up to a width."""
+    """Puts tensors beside each other along their channels, and zeros beside them up to a width.
+
+    Its work has a name: what is called as an object itself, Dynamo of torch 2.6 compiles again for every object.
+    """
 
     def __init__(self, width: int) -> None:
         self.width = width
         self._rest: Tensor | None = None
 
-    def __call__(self, parts: Sequence[Tensor]) -> Tensor:
+    def cat(self, parts: Sequence[Tensor]) -> Tensor:
         """Join tensors ``[batch, channels, *spatial]``."""
         missing = self.width - sum(part.shape[1] for part in parts)
         if not missing:
@@ -108,7 +111,7 @@ class JoinedConvolution:
 
     def __call__(self, parts: Sequence[Tensor], channels: int) -> Tensor:
         """Convolve tensors ``[batch, *, *spatial]``; of the output only the first ``channels`` are no padding."""
-        joined = self._join(parts)
+        joined = self._join.cat(parts)
         return self._convolve(joined, self.weight, self.bias, padding=self._padding)[:, :channels]
 
 
