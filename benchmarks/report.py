@@ -58,6 +58,20 @@ def write_published(path: Path) -> None:
     path.write_text("\n".join(lines))
 
 
+def write_versions(written: Path, path: Path) -> None:
+    """Write what ``tools/test_versions.py`` found as a table to include in a page."""
+    lines = [".. list-table::", "   :header-rows: 1", ""]
+    columns = ("PyTorch", "Python", "passed", "failed", "skipped", "with", "date")
+    lines += [f"   {' ' if number else '*'} - {column}" for number, column in enumerate(columns)]
+    for row in json.loads(written.read_text()):
+        others = ", ".join(f"{name} {version}" for name, version in row["packages"].items() if name != "torch")
+        skipped = "; ".join(f"{count}: {reason}" for reason, count in row["skipped"].items()) or "none"
+        failed = ", ".join([str(len(row["failed"])), *(f"``{name}``" for name in row["failed"])])
+        cells = (row["packages"]["torch"], row["python"], row["passed"], failed, skipped, others, row["date"])
+        lines += [f"   {' ' if number else '*'} - {cell}" for number, cell in enumerate(cells)]
+    path.write_text("\n".join(lines) + "\n")
+
+
 def _module(path: Path) -> ModuleType:
     return importlib.import_module(PARTS[path.stem.split(".")[0]])
 

@@ -5,12 +5,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.report import write_pages, write_published
+from benchmarks.report import write_pages, write_published, write_versions
 from tt_conv import __version__
 
 BENCHMARKS = Path(__file__).parent / "benchmarks"
 write_pages(BENCHMARKS)
 write_published(BENCHMARKS / "generated" / "published_figures.inc")
+CONTRIBUTING = Path(__file__).parent / "contributing"
+write_versions(CONTRIBUTING / "versions.json", CONTRIBUTING / "versions.inc")
 
 project = "tt-conv"
 author = "The tt-conv developers"

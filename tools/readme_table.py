@@ -2,10 +2,11 @@
 
 python tools/readme_table.py            # print it
 python tools/readme_table.py --write    # and put it into README.md
+python tools/readme_table.py --machine h100     # of what was measured elsewhere, docs/benchmarks/recurrence.h100.json
 """
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -19,9 +20,10 @@ ROWS = {
 }
 
 
-def table() -> str:
+def table(machine: str = "") -> str:
     """Return the table as Markdown, with what it was measured on."""
-    data = json.loads((ROOT / "docs" / "benchmarks" / "recurrence.json").read_text())
+    name = f"recurrence.{machine}.json" if machine else "recurrence.json"
+    data = json.loads((ROOT / "docs" / "benchmarks" / name).read_text())
     cases = {result["case"]: result for result in data["results"]}
     training, inference = cases[f"training {CASE}"], cases[f"inference {CASE}"]
     conv_lstm = training["contenders"]["ConvLSTM fp32"]["macs"]
@@ -57,7 +59,11 @@ def with_table(readme: str) -> str:
 
 
 if __name__ == "__main__":
-    print(table())
-    if "--write" in sys.argv[1:]:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--machine", default="")
+    options = parser.parse_args()
+    print(table(options.machine))
+    if options.write:
         path = ROOT / "README.md"
         path.write_text(with_table(path.read_text()))

@@ -62,9 +62,11 @@ def _computes(event: FunctionEvent) -> bool:
     return event.name.startswith(("mkldnn", "graph_", "cpp_", "triton_", "torch_compile"))
 
 
-def peak_flops(dtype: torch.dtype, device: torch.device) -> float:
+def peak_flops(dtype: torch.dtype, device: torch.device, *, small: bool = False) -> float:
     """Return the most floating-point operations per second that products and wide convolutions reach."""
     size, batch, width = (8192, 64, 64) if device.type == "cuda" else (2048, 2, 64)
+    if small:
+        size, batch, width = 256, 1, 16
     a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
     x = torch.randn(batch, 128, width, width, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)
     w = torch.randn(256, 128, 5, 5, device=device, dtype=dtype).contiguous(memory_format=torch.channels_last)

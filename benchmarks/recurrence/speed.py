@@ -301,6 +301,8 @@ def _side_by_side(
     quick = {name: run for name, run in contenders.items() if name not in slow}
     on_gpu = device.type == "cuda"
     budget, fewest = (min(6.0, 0.7 * len(quick)), 3) if on_gpu else (20.0, 5)
+    if setting.side < SIDE:
+        budget, fewest = 0.0, 1
     medians = slow | interleaved(quick, device, budget=budget, fewest=fewest, most=30)
     passes = (setting.given + setting.future - 1) * setting.batch * (3 if setting.training else 1)
     rows = {}
@@ -308,7 +310,7 @@ def _side_by_side(
         precision = name.rsplit(" ", 1)[1]
         if precision not in peaks:
             with rounding(precision, device):
-                peaks[precision] = peak_flops(DTYPES[precision], device)
+                peaks[precision] = peak_flops(DTYPES[precision], device, small=setting.side < SIDE)
         _, macs = build(name, setting)
         rows[name] = {
             "time": medians[name] / medians[BASELINE],

@@ -515,7 +515,9 @@ class ConvTT(nn.Module):
         of its kernel.
         """
         constant: Tensor | None = None
-        for bias, core in zip(self.level_biases(), self.cores, strict=False):
+        biases = self.level_biases()
+        # Dynamo of torch 2.6 takes no zip of other lengths.
+        for bias, core in zip(biases, list(self.cores)[: len(biases)], strict=True):
             constant = core.flatten(2).sum(2) @ (bias if constant is None else bias + constant)
         if constant is None or self.bias is None:
             return constant if self.bias is None else self.bias
