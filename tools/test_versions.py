@@ -3,7 +3,7 @@
 python tools/test_versions.py                     # the oldest that is supported, 2.11.0 and the newest there is
 python tools/test_versions.py 2.8.0               # others
 python tools/test_versions.py --with PYTHON       # in an environment that is there already
-python tools/test_versions.py --with PYTHON --junit FILE  # of tests that were run in it
+python tools/test_versions.py --with PYTHON --junit FILE...  # of tests that were run in it, the last run of each counts
 
 Each version gets an environment of its own under build/versions, of several GB: most builds of PyTorch on the package
 index are for CUDA, and run on a CPU as well. An environment that passed is removed. The results go to
@@ -11,7 +11,6 @@ docs/contributing/versions.json, where they replace those of the same versions.
 """
 
 import argparse
-import datetime
 import json
 import os
 import platform
@@ -76,26 +75,34 @@ def run_tests(python: Path, junit: Path, rest: Sequence[str]) -> None:
     subprocess.run(command, cwd=ROOT, env=environment, check=False)
 
 
-def summary(junit: Path) -> dict:
-    """Return the date of a run, how many tests passed, the names of those that failed, and why others were skipped."""
-    (suite,) = ElementTree.parse(junit).getroot().iter("testsuite")
-    cases = list(suite.iter("testcase"))
+def summary(junits: Sequence[Path]) -> dict:
+    """Return the date of runs, how many tests passed, the names of those that failed, and why others were skipped.
+
+    Of a test that is in several files the last result counts.
+    """
+    tests: dict[tuple[str | None, str | None], ElementTree.Element] = {}
+    date = ""
+    for junit in junits:
+        (suite,) = ElementTree.parse(junit).getroot().iter("testsuite")
+        date = max(date, suite.get("timestamp", "")[:10])
+        tests |= {(case.get("classname"), case.get("name")): case for case in suite.iter("testcase")}
+    cases = list(tests.values())
     failed = [case for case in cases if case.find("failure") is not None or case.find("error") is not None]
     skipped = Counter(
         re.sub(r"\s+", " ", reason.get("message", "")) for case in cases for reason in case.findall("skipped")
     )
     return {
-        "date": suite.get("timestamp", "")[:10] or str(datetime.date.today()),
+        "date": date,
         "passed": len(cases) - len(failed) - skipped.total(),
         "failed": sorted(f"{case.get('classname')}::{case.get('name')}" for case in failed),
         "skipped": dict(skipped.most_common()),
     }
 
 
-def record(python: Path, junit: Path) -> dict:
+def record(python: Path, junits: Sequence[Path]) -> dict:
     """Write the results of a run to the documentation's, and return them."""
     answer = subprocess.run([python, "-c", _ASK, *SHOWN], check=True, capture_output=True, text=True)
-    row = {**json.loads(answer.stdout), **summary(junit), "machine": f"{platform.system()}, {platform.machine()}"}
+    row = {**json.loads(answer.stdout), **summary(junits), "machine": f"{platform.system()}, {platform.machine()}"}
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else []
     rows = [other for other in rows if other["packages"] != row["packages"] or other["python"] != row["python"]]
     rows = sorted([*rows, row], key=lambda each: [int(n) for n in re.findall(r"\d+", each["packages"]["torch"])[:3]])
@@ -108,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("versions", nargs="*", help="of torch; 'newest' is the newest that pip finds")
     parser.add_argument("--with", dest="python", type=Path, help="the Python of an environment that is there")
-    parser.add_argument("--junit", type=Path, help="the results of tests that were run in it")
+    parser.add_argument("--junit", type=Path, nargs="+", help="the results of tests that were run in it")
     parser.add_argument("--pytest", nargs="*", default=[], help="what else pytest is told")
     options = parser.parse_args(arguments)
     if options.junit and not options.python:
@@ -118,10 +125,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     wrong = []
     for version in ["present"] if options.python else versions:
         python = options.python or install(version)
-        junit = options.junit or BUILD / f"{version}.xml"
+        junit = BUILD / f"{version}.xml"
         if not options.junit:
             run_tests(python, junit, options.pytest)
-        row = record(python, junit)
+        row = record(python, options.junit or [junit])
         print(f"torch {row['packages']['torch']}: {row['passed']} passed, {len(row['failed'])} failed")
         if row["failed"]:
             wrong.append(version)
