@@ -58,7 +58,7 @@ plt.show()
 
 # %%
 # And what a quarter of the parameters predicts, without any training after the compression. Fine-tuning
-# (:func:`tt_conv.applications.compression.fine_tune`) takes some minutes and brings back much of the rest.
+# (:func:`tt_conv.applications.video_prediction.fine_tune`) takes some minutes and brings back much of the rest.
 with torch.inference_mode():
     rows = {
         "truth": sequences[0, 10:],

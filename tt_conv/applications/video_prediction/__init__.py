@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from tt_conv.applications.data.mnist import embedded_digits
     from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
     from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
+    from tt_conv.applications.video_prediction.fine_tuning import Tuned, fine_tune
     from tt_conv.applications.video_prediction.metrics import FrameMetrics, ssim
     from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
     from tt_conv.applications.video_prediction.task import FramePrediction
@@ -23,6 +24,8 @@ __all__ = [
     "ssim",
     "copy_last",
     "mean_frame",
+    "fine_tune",
+    "Tuned",
 ]
 
 # Public name -> the module that defines it, imported at first use: the data need no Lightning.
@@ -36,6 +39,8 @@ _DEFINED_IN = {
     "ssim": ".metrics",
     "copy_last": ".baselines",
     "mean_frame": ".baselines",
+    "fine_tune": ".fine_tuning",
+    "Tuned": ".fine_tuning",
 }
 
 __getattr__ = exports(__name__, _DEFINED_IN, naming_the_extra)

@@ -91,7 +91,7 @@ class VideoPredictionApplication(Application):
         return run_prediction(checkpoint, video, out, settings, **source)
 
     def compress(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> Any:
-        from tt_conv.applications.compression.run import run_compression
+        from tt_conv.applications.video_prediction.compress_trained import run_compression
 
         return run_compression(checkpoint, out, settings, **source)
 

@@ -18,6 +18,8 @@ from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training import Outcome, SideBySide, fit
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
+from tt_conv.applications.video_prediction.compress_trained import compress_source, draw_curve, sweep_cells
+from tt_conv.applications.video_prediction.compression_source import open_source
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
@@ -243,10 +245,6 @@ def _draw(
 
 def _compress(folder: OutputFolder, settings: DemoSettings) -> None:
     """Make the network that comes with the package smaller, and show what that costs."""
-    # It leads back here: the networks that it compresses are frame predictors.
-    from tt_conv.applications.compression.run import compress_source, draw_curve, sweep_cells
-    from tt_conv.applications.compression.source import open_source
-
     print(
         f"\nCompressing a trained ConvLSTM that comes with the package (Moving-MNIST, two digits, 10 frames given, "
         f"10 predicted), fitted to {settings.compression_sequences} sequences, nothing trained again ...",

@@ -18,13 +18,13 @@ from tt_conv.applications.compression.files import WEIGHTS, save_compressed, wei
 from tt_conv.applications.compression.kernels import FORMATS
 from tt_conv.applications.compression.pictures import draw_layers, draw_sweep
 from tt_conv.applications.compression.pretrained import TRAINING
-from tt_conv.applications.compression.recovery import Tuned, batches, fine_tune
 from tt_conv.applications.compression.report import CompressionReport
-from tt_conv.applications.compression.source import Source, open_source
 from tt_conv.applications.compression.step_export import STEP, export_step
 from tt_conv.applications.output import OutputFolder, whole_folder
 from tt_conv.applications.training.settings import settings_to_dict
+from tt_conv.applications.video_prediction.compression_source import Source, open_source
 from tt_conv.applications.video_prediction.evaluation import milliseconds_per_frame
+from tt_conv.applications.video_prediction.fine_tuning import Tuned, batches, fine_tune
 from tt_conv.applications.video_prediction.open_data import FirstSequences
 from tt_conv.applications.video_prediction.report import finite
 from tt_conv.applications.video_prediction.settings import CompressionSettings
@@ -82,13 +82,13 @@ def run_compression(
     Parameters
     ----------
     checkpoint : path
-        See :func:`~tt_conv.applications.compression.source.open_source`.
+        See :func:`~tt_conv.applications.video_prediction.compression_source.open_source`.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-compressed``, or the first free name after it. It
         appears when everything is written, or not at all.
     settings : CompressionSettings
     **source
-        Further arguments of :func:`~tt_conv.applications.compression.source.open_source`.
+        Further arguments of :func:`~tt_conv.applications.video_prediction.compression_source.open_source`.
 
     Returns
     -------

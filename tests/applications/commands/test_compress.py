@@ -266,7 +266,7 @@ class TestRefused:
             contents["tt_conv"]["settings"]["model"] = {**contents["tt_conv"]["settings"]["model"], name: value}
             torch.save(contents, f"{name}.ckpt")
             contents["tt_conv"]["settings"]["model"] = dict(MODEL.__dict__)
-            self.refuse([f"{name}.ckpt", "--budget", "0.5"], "of the architecture that it names", capsys)
+            self.refuse([f"{name}.ckpt", "--budget", "0.5"], "give a checkpoint as tt-conv train wrote it", capsys)
         self.refuse(["cut.ckpt", "--budget", "0.5"], "damaged", capsys)
         self.refuse(["evil.ckpt", "--budget", "0.5"], "could run any code and are not loaded", capsys)
         assert not Path("touched").exists()

@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.compression import compress, fine_tune
-from tt_conv.applications.compression.recovery import Recovery, batches
+from tt_conv.applications.compression import compress
+from tt_conv.applications.video_prediction import fine_tune
+from tt_conv.applications.video_prediction.fine_tuning import Recovery, batches
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.layers import FramePredictor
 
