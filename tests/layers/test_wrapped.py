@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from tt_conv.applications.compression.source import fill
+from tt_conv.applications.video_prediction.compression_source import fill
 from tt_conv.layers import ConvLSTMCell, load_published_state_dict
 from tt_conv.layers.wrapped import unwrapped
 
