@@ -21,6 +21,10 @@ MODULES: dict[str, tuple[Callable[..., nn.Module], tuple[int, ...]]] = {
     "TensorizedConv tucker": (lambda **on: TensorizedConv(2, 4, 3, factorization="tucker", rank=0.5, **on), (2, 6, 6)),
     "TensorizedConv tt": (lambda **on: TensorizedConv(2, 4, 3, factorization="tt", rank=0.5, **on), (2, 6, 6)),
     "TensorizedConv svd": (lambda **on: TensorizedConv(2, 4, 3, factorization="svd", rank=2, **on), (2, 6, 6)),
+    "TensorizedConv conv_tt": (
+        lambda **on: TensorizedConv(2, 4, 5, factorization="conv_tt", padding=2, rank=2, **on),
+        (2, 6, 6),
+    ),
     "ConvLSTMCell": (lambda **on: ConvLSTMCell(2, 4, 3, **on), (2, 6, 6)),
     "ConvLSTM": (lambda **on: ConvLSTM(2, 4, 3, **on), (4, 2, 6, 6)),
     "ConvTTLSTMCell": (lambda **on: ConvTTLSTMCell(2, 4, 3, order=2, steps=3, rank=2, **on), (2, 6, 6)),

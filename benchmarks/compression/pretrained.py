@@ -46,13 +46,13 @@ from tt_conv import TensorizedConv
 from tt_conv.applications.compression import load_compressed, load_pretrained, save_compressed
 from tt_conv.applications.compression.compress import Survey
 from tt_conv.applications.compression.files import WEIGHTS
-from tt_conv.applications.compression.kernels import FORMATS
 from tt_conv.applications.compression.pretrained import PRETRAINED_FOLDER, pretrained_training
 from tt_conv.applications.training import settings_from_dict
 from tt_conv.applications.video_prediction import fine_tune
 from tt_conv.applications.video_prediction.fine_tuning import batches
 from tt_conv.applications.video_prediction.open_data import FirstSequences, open_data
 from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
+from tt_conv.kernels.table import FORMATS
 from tt_conv.kernels.tensorly import pytorch_backend
 from tt_conv.layers import ConvLSTMCell, FramePredictor
 from tt_conv.tables import text_table
@@ -97,7 +97,7 @@ def _survey(calibrated: bool, formats: tuple[str, ...]) -> Survey:
     return Survey(load_pretrained(), data=data, formats=formats)
 
 
-def _ours(budget: float, calibrated: bool = True, formats: tuple[str, ...] = FORMATS) -> nn.Module:
+def _ours(budget: float, calibrated: bool = True, formats: tuple[str, ...] = tuple(FORMATS)) -> nn.Module:
     return _survey(calibrated, formats).compress(budget)[0]
 
 

@@ -46,6 +46,14 @@ CASES = [
     ),
     (2, 4, (2, 3, 2), {"padding": "same", "padding_mode": "circular"}, (4, 3, 5)),
 ]
+# Kernels that two stacked ones can span.
+WIDE = [
+    (3, 6, 5, {"stride": 3, "padding": 2, "padding_mode": "circular", "groups": 3}, (11,)),
+    (4, 6, (5, 1), {"padding": "same", "padding_mode": "replicate"}, (7, 8)),
+    (4, 6, 5, {"padding": 2, "dilation": 2, "groups": 2}, (9, 10)),
+    (2, 4, (1, 9, 5), {"padding": (0, 4, 1), "stride": (1, 2, 1)}, (3, 7, 6)),
+]
+COMBINATIONS = [(case, name) for case in CASES for name in FORMATS] + [(case, "conv_tt") for case in WIDE]
 
 
 def build(case: tuple, factorization: str, **extra: object) -> tuple[TensorizedConv, Tensor]:
@@ -70,8 +78,7 @@ def reference(case: tuple, x: Tensor, kernel: Tensor, bias: Tensor | None) -> Te
     return CONVOLUTIONS[len(spatial)](x, kernel, bias, conv.stride, 0, conv.dilation, conv.groups)
 
 
-@pytest.mark.parametrize("factorization", FORMATS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "factorization"), COMBINATIONS, ids=str)
 def test_equals_the_dense_convolution(case: tuple, factorization: str) -> None:
     layer, x = build(case, factorization)
     x.requires_grad_()
@@ -85,8 +92,7 @@ def test_equals_the_dense_convolution(case: tuple, factorization: str) -> None:
         torch.testing.assert_close(mine, expected, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("factorization", FORMATS)
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(("case", "factorization"), COMBINATIONS, ids=str)
 def test_folded_weights_give_the_same(case: tuple, factorization: str) -> None:
     layer, x = build(case, factorization, bias=False)
     layer.eval().requires_grad_(False)
@@ -127,12 +133,13 @@ def test_to_tensor_is_what_tensorly_rebuilds(factorization: str, dim: int) -> No
     torch.testing.assert_close(layer.to_tensor(), dense)
 
 
-@pytest.mark.parametrize("factorization", FORMATS)
+@pytest.mark.parametrize("factorization", [*FORMATS, "conv_tt"])
 @pytest.mark.parametrize("rank", [1, 2, 8, 64])
 @pytest.mark.parametrize(("dim", "groups"), [(1, 1), (2, 1), (2, 4), (3, 2)])
 def test_fresh_kernels_have_pytorchs_spread(factorization: str, rank: int, dim: int, groups: int) -> None:
-    layer = TensorizedConv(16, 24, 3, factorization=factorization, rank=rank, dim=dim, groups=groups)
-    conv = MODULES[dim](16, 24, 3, groups=groups)
+    size = 5 if factorization == "conv_tt" else 3
+    layer = TensorizedConv(16, 24, size, factorization=factorization, rank=rank, dim=dim, groups=groups)
+    conv = MODULES[dim](16, 24, size, groups=groups)
     bound = 1 / math.sqrt(conv.weight[0].numel())
     spread = layer.to_tensor().detach().square().mean().sqrt()
     assert float(spread) == pytest.approx(bound / math.sqrt(3), rel=1e-4)

@@ -7,12 +7,19 @@ import numpy as np
 import pytest
 import torch
 
-from tt_conv.kernels.rank import FORMATS, CPFormat, SVDFormat, TTFormat, TuckerFormat, choose_rank
+from tt_conv.kernels.cp import CPFormat
+from tt_conv.kernels.rank import choose_rank
+from tt_conv.kernels.svd import SVDFormat
+from tt_conv.kernels.table import FORMATS
+from tt_conv.kernels.tt import TTFormat
+from tt_conv.kernels.tucker import TuckerFormat
 
+# Two stacked kernels span sizes of 5, 9, ... only.
+EVERYWHERE = [name for name in FORMATS if name != "conv_tt"]
 SHAPES = [(64, 32, 3, 3), (8, 6, 5), (6, 5, 3, 2, 3), (16, 1, 3, 3), (128, 64, 1, 1), (3, 3, 7, 7)]
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERYWHERE)
 @pytest.mark.parametrize("kind", [int, np.int64, np.int32, np.uint8])
 def test_every_kind_of_int(name: str, kind: type) -> None:
     form = FORMATS[name]((64, 32, 3, 3))
@@ -31,7 +38,7 @@ def test_one_int_is_used_for_every_entry_up_to_its_largest() -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERYWHERE)
 def test_over_large_ranks_are_lowered_to_one_that_still_holds_any_kernel(name: str, shape: tuple) -> None:
     form = FORMATS[name](shape)
     assert choose_rank(form, 10**6) == form.largest
@@ -70,7 +77,7 @@ def dense_count(name: str, shape: tuple, rank: tuple) -> int:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERYWHERE)
 @pytest.mark.parametrize("budget", [1.0, 0.5, np.float32(0.25), Fraction(1, 10)])
 def test_a_budget_is_kept_and_used(name: str, shape: tuple, budget: float) -> None:
     form = FORMATS[name](shape)
@@ -93,7 +100,7 @@ def test_the_budget_error_names_one_that_works() -> None:
     assert choose_rank(form, 0.04862) == (1,)
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", EVERYWHERE)
 @pytest.mark.parametrize(
     ("rank", "error"),
     [

@@ -7,7 +7,6 @@ from torch.nn import functional as F
 
 import tt_conv.layers.engine as engine
 from tt_conv import TensorizedConv
-from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
 from tt_conv.kernels.chain import Chain, Link, fastest, merged, paddings, seconds
 from tt_conv.layers import ConvLSTM, ConvLSTMCell
 
@@ -19,7 +18,8 @@ def factorized(name: str, dim: int) -> ConvLSTMCell:
     if name == "conv_tt":
         normal = torch.Generator().manual_seed(0)
         kernels = [torch.randn(5, 7, *(3,) * dim, generator=normal), torch.randn(16, 5, *(3,) * dim, generator=normal)]
-        cell.conv = ConvTTConv(cell.conv, *(0.1 * kernel.double() for kernel in kernels))
+        factors = dict(zip(("projection", "core"), (0.1 * kernel for kernel in kernels), strict=True))
+        cell.conv = TensorizedConv.with_factors(cell.conv, "conv_tt", factors)
     else:
         cell.conv = TensorizedConv.from_conv(cell.conv, name, rank=3)
     return cell

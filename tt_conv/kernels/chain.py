@@ -7,7 +7,7 @@ applies a kernel to every frame of a sequence does it once and then calls PyTorc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from tt_conv.checks import one_of
+from tt_conv.runtime.formats import CONVOLUTIONS
 from tt_conv.runtime.machine import machine_of
-
-_CONVOLVE = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 @dataclass(frozen=True)
@@ -47,71 +45,10 @@ class Link:
 Chain = Sequence[Link]
 
 
-def factor_chains(name: str, factors: Mapping[str, Tensor]) -> list[Chain]:
-    """Return the ways to apply a kernel in one of the formats of TensorizedConv, from input to output.
-
-    The dense kernel, a chain of one link, is among them.
-
-    Parameters
-    ----------
-    name : str
-        Of the format.
-    factors : mapping of str to Tensor
-        As :class:`tt_conv.TensorizedConv` has them.
-
-    Returns
-    -------
-    list of sequence of Link
-
-    Raises
-    ------
-    ValueError
-        For a format that is not known.
-    """
-    return _CHAINS[one_of(name, "factorization", tuple(_CHAINS))](factors)
-
-
-def _svd(factors: Mapping[str, Tensor]) -> list[Chain]:
-    kernel = factors["kernel"]
-    return merged([kernel, _pointwise(factors["output"], kernel.ndim - 2)])
-
-
-def _tucker(factors: Mapping[str, Tensor]) -> list[Chain]:
-    first, axes, output = _from_end_to_end(factors)
-    core = factors["core"]
-    for position, axis in enumerate(axes, start=2):
-        core = torch.tensordot(core, axis, ([position], [1])).movedim(-1, position)
-    return merged([first, core, output])
-
-
-def _tt(factors: Mapping[str, Tensor]) -> list[Chain]:
-    first, axes, output = _from_end_to_end(factors)
-    return merged([first, *(_along(axis.permute(2, 0, 1), n, len(axes)) for n, axis in enumerate(axes)), output])
-
-
-def _cp(factors: Mapping[str, Tensor]) -> list[Chain]:
-    first, axes, output = _from_end_to_end(factors)
-    dim = len(axes)
-    # The spatial factors act on every rank by itself.
-    spatial = factors["weights"].view(-1, *(1,) * dim)
-    for n, axis in enumerate(axes):
-        spatial = spatial * axis.mT.reshape(len(spatial), *(-1 if m == n else 1 for m in range(dim)))
-    spatial = spatial.unsqueeze(1)
-    return [[Link([first]), Link([spatial], groups=len(spatial)), Link([output])], *merged([first * spatial, output])]
-
-
-_CHAINS: dict[str, Callable[[Mapping[str, Tensor]], list[Chain]]] = {
-    "cp": _cp,
-    "tucker": _tucker,
-    "tt": _tt,
-    "svd": _svd,
-}
-
-
-def _from_end_to_end(factors: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
+def from_end_to_end(factors: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
     """Return the factors of the input channels, of the spatial axes and of the output channels."""
     axes = [factors[axis] for axis in "dhw" if axis in factors]
-    return _pointwise(factors["input"].mT, len(axes)), axes, _pointwise(factors["output"], len(axes))
+    return pointwise(factors["input"].mT, len(axes)), axes, pointwise(factors["output"], len(axes))
 
 
 def merged(factors: Sequence[Tensor]) -> list[Chain]:
@@ -134,7 +71,7 @@ def stacked_kernel(first: Tensor, second: Tensor) -> Tensor:
         return torch.tensordot(second, first.flatten(1), ([1], [0])).movedim(-1, 1)
     # Cross-correlations one after the other are one with the full convolution of their kernels.
     wide = F.pad(first.transpose(0, 1), [k - 1 for k in reversed(sizes) for _ in range(2)])
-    return _CONVOLVE[dim](wide, torch.flip(second, tuple(range(2, second.ndim)))).transpose(0, 1)
+    return CONVOLUTIONS[dim](wide, torch.flip(second, tuple(range(2, second.ndim)))).transpose(0, 1)
 
 
 def fastest(chains: Sequence[Chain], positions: int, device: torch.device) -> Chain:
@@ -185,10 +122,11 @@ def paddings(chain: Chain) -> list[list[int]]:
     return amounts
 
 
-def _pointwise(matrix: Tensor, dim: int) -> Tensor:
+def pointwise(matrix: Tensor, dim: int) -> Tensor:
+    """Return a matrix as a kernel of one tap."""
     return matrix[(..., *(None,) * dim)]
 
 
-def _along(kernel: Tensor, axis: int, dim: int) -> Tensor:
+def along_axis(kernel: Tensor, axis: int, dim: int) -> Tensor:
     """Return a kernel ``[O, I, k]`` as one along one of several axes."""
     return kernel.reshape(*kernel.shape[:2], *(-1 if n == axis else 1 for n in range(dim)))

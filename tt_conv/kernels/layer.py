@@ -20,8 +20,7 @@ from tt_conv.conv_einsum import (
 from tt_conv.conv_einsum.arguments import hashable
 from tt_conv.conv_einsum.options import is_int
 from tt_conv.conv_einsum.plan import Optimize
-from tt_conv.kernels import exchange
-from tt_conv.kernels.chain import Chain, factor_chains
+from tt_conv.kernels.chain import Chain
 from tt_conv.kernels.convolution import (
     MODULES,
     Convolution,
@@ -30,9 +29,9 @@ from tt_conv.kernels.convolution import (
     is_trained,
     plain_convolution,
 )
-from tt_conv.kernels.decompose import decompose
-from tt_conv.kernels.factorization import FACTORIZATIONS, Factors, kernel_factorization
+from tt_conv.kernels.format import KernelFactors
 from tt_conv.kernels.rank import RankArgument, choose_rank
+from tt_conv.kernels.table import FORMATS, kernel_format, read_factorized
 from tt_conv.runtime.kept import Kept, Memo
 from tt_conv.runtime.modes import is_fake, is_jit_traced, is_transformed
 
@@ -41,19 +40,20 @@ _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class TensorizedConv(nn.Module):
-    r"""Convolution in 1, 2 or 3 dimensions whose kernel is a CP, Tucker or TT tensor, or a channel SVD.
+    r"""Convolution in 1, 2 or 3 dimensions whose kernel is a CP, Tucker or TT tensor, a channel SVD or two stacked.
 
     It computes what ``torch.nn.ConvNd`` computes with the kernel ``to_tensor()``, along the path that the
     conv-einsum compiler finds for the shape of the input: factor by factor, with some of them merged first,
     or with the dense kernel rebuilt. With I, O the channels, K the kernel size and g the groups, which share
     their input factors, the parameters in ``factors`` are
 
-    ========  ====================================================================================
-    "cp"      weights [R], output [O, R], input [I/g, R], and d, h, w [K, R]
-    "tucker"  core [R_o, R_i, R_d, R_h, R_w], output [O, R_o], input [I/g, R_i], d, h, w [K, R_dhw]
-    "tt"      input [I/g, R_1], d, h, w [R_m, K, R_m+1], output [O, R_last]
-    "svd"     output [O, R], kernel [R, I/g, \*K]
-    ========  ====================================================================================
+    =========  ====================================================================================
+    "cp"       weights [R], output [O, R], input [I/g, R], and d, h, w [K, R]
+    "tucker"   core [R_o, R_i, R_d, R_h, R_w], output [O, R_o], input [I/g, R_i], d, h, w [K, R_dhw]
+    "tt"       input [I/g, R_1], d, h, w [R_m, K, R_m+1], output [O, R_last]
+    "svd"      output [O, R], kernel [R, I/g, \*K]
+    "conv_tt"  projection [R, I/g, \*k], core [O, R, \*k], for K = 2k - 1 = 5, 9, 13, ... (or 1)
+    =========  ====================================================================================
 
     with d, h, w as far as there are such axes. In eval mode, when the weights take no gradient, what depends
     on weights alone is computed once and kept, until a weight has changed.
@@ -63,7 +63,7 @@ class TensorizedConv(nn.Module):
     in_channels, out_channels : int
     kernel_size : int or sequence of int
         Per spatial axis.
-    factorization : {"cp", "tucker", "tt", "svd"}
+    factorization : {"cp", "tucker", "tt", "svd", "conv_tt"}
     rank : int, float or sequence of int
         One rank, a fraction of the dense parameters in (0, 1], or every rank of the format; see
         :func:`tt_conv.kernels.rank.choose_rank`. Ranks larger than the kernel can use are lowered.
@@ -130,7 +130,7 @@ class TensorizedConv(nn.Module):
         self.in_channels = positive_int(in_channels, "in_channels")
         self.out_channels = positive_int(out_channels, "out_channels")
         self.dim = spatial_dim(dim)
-        self.factorization = one_of(factorization, "factorization", list(FACTORIZATIONS))
+        self.factorization = one_of(factorization, "factorization", tuple(FORMATS))
         if isinstance(optimize, str):
             conv_einsum_path("ab,bc->ac", (1, 1), (1, 1), shapes=True, optimize=optimize)  # refuses unknown names
         else:
@@ -140,13 +140,13 @@ class TensorizedConv(nn.Module):
         self._convolution = convolution(
             kernel_size, stride, padding, dilation, groups, padding_mode, channels, self.dim
         )
-        self._kind = kernel_factorization(self.factorization, self._convolution.kernel_shape(*channels))
+        self._kind = kernel_format(self.factorization, self._convolution.kernel_shape(*channels))
         self._equation = self._kind.equation(self.groups)
         self._options = _options(self._convolution, self._kind.axes)
         if dtype is not None and dtype not in _DTYPES:
             names = ", ".join(map(str, _DTYPES))
             raise TypeError(f"dtype must be one of {names}, got {dtype!r}")
-        shapes = self._kind.shapes(choose_rank(self._kind.form, rank))
+        shapes = self._kind.shapes(choose_rank(self._kind, rank))
         self.factors = nn.ParameterDict()
         for name, shape in shapes.items():
             self.factors[name] = nn.Parameter(torch.empty(shape, device=device, dtype=dtype))
@@ -185,7 +185,7 @@ class TensorizedConv(nn.Module):
         """What lies beyond the border."""
         return self._convolution.padding_mode
 
-    def _weights(self) -> Factors:
+    def _weights(self) -> KernelFactors:
         """The factors in their order; ``ParameterDict`` itself sorts and takes its time."""
         parameters = self.factors._parameters
         if all(name in parameters for name in self._kind.terms):
@@ -201,10 +201,7 @@ class TensorizedConv(nn.Module):
     @property
     def rank(self) -> int | tuple[int, ...]:
         """The rank as TensorLy writes it: an int, one per mode, or a train's with 1 at both ends."""
-        rank = self._kind.rank(self._weights())
-        if self.factorization == "tt":
-            return (1, *rank, 1)
-        return rank if self.factorization == "tucker" else rank[0]
+        return self._kind.written_rank(self._kind.rank(self._weights()))
 
     @property
     def weight(self) -> Tensor:
@@ -213,7 +210,7 @@ class TensorizedConv(nn.Module):
 
     def reset_parameters(self) -> None:
         """Draw fresh factors: the dense kernel has the mean square of PyTorch's own initialization."""
-        fan_in = math.prod(self._kind.form.shape[1:])
+        fan_in = math.prod(self._kind.shape[1:])
         with torch.no_grad():
             self._kind.draw(self._weights(), 1 / (3 * fan_in))
         if self.bias is not None:
@@ -237,9 +234,9 @@ class TensorizedConv(nn.Module):
         Parameters
         ----------
         conv : torch.nn.Conv1d, Conv2d or Conv3d
-        factorization : {"cp", "tucker", "tt", "svd"}
+        factorization : {"cp", "tucker", "tt", "svd", "conv_tt"}
         rank : int, float, sequence of int or "vbmf"
-            As in the constructor; "vbmf" estimates the rank by variational Bayes (not for "cp").
+            As in the constructor; "vbmf" estimates the rank by variational Bayes ("tucker", "tt", "svd").
         tol : float
             Relative error of the kernel, in (0, 1), to reach with the smallest rank; in place of ``rank``.
         optimize
@@ -265,12 +262,12 @@ class TensorizedConv(nn.Module):
         True
         """
         conv = plain_convolution(conv)
-        kind = kernel_factorization(one_of(factorization, "factorization", list(FACTORIZATIONS)), conv.weight.shape)
-        return cls.with_factors(conv, factorization, decompose(kind, conv.weight, rank, tol), optimize=optimize)
+        factors = kernel_format(factorization, conv.weight.shape).decompose(conv.weight, rank, tol)
+        return cls.with_factors(conv, factorization, factors, optimize=optimize)
 
     @classmethod
     def with_factors(
-        cls, conv: nn.Module, factorization: str, factors: Factors, *, optimize: Optimize = "auto"
+        cls, conv: nn.Module, factorization: str, factors: KernelFactors, *, optimize: Optimize = "auto"
     ) -> Self:
         """Replace the kernel of a convolution by given factors, however they were found.
 
@@ -279,7 +276,7 @@ class TensorizedConv(nn.Module):
         Parameters
         ----------
         conv : torch.nn.Conv1d, Conv2d or Conv3d
-        factorization : {"cp", "tucker", "tt", "svd"}
+        factorization : {"cp", "tucker", "tt", "svd", "conv_tt"}
         factors : dict of str to Tensor
             By the names and with the shapes that the class lists; they take the kernel's dtype and device.
         optimize
@@ -328,7 +325,7 @@ class TensorizedConv(nn.Module):
         layer._copy_bias(conv.bias)
         return layer.train(conv.training)
 
-    def _check_factors(self, factors: Factors) -> None:
+    def _check_factors(self, factors: KernelFactors) -> None:
         """Refuse factors that are not those of one rank of this kernel."""
         terms = self._kind.terms
         if set(factors) != set(terms):
@@ -378,13 +375,13 @@ class TensorizedConv(nn.Module):
         ValueError
             If it is no kernel, or ``bias`` does not fit it.
         """
-        kind, factors = exchange.read(weight)
-        out_channels, in_channels, *kernel_size = kind.form.shape
+        kind, factors = read_factorized(weight)
+        out_channels, in_channels, *kernel_size = kind.shape
         layer = cls(
             in_channels * positive_int(groups, "groups"),
             out_channels,
             kernel_size,
-            factorization=kind.form.name,
+            factorization=kind.name,
             rank=1,
             stride=stride,
             padding=padding,
@@ -438,10 +435,14 @@ class TensorizedConv(nn.Module):
 
         A channel SVD becomes a TuckerTensor, and a TTTensor has the modes
         ``(in_channels / groups, *kernel_size, out_channels)``. Its own methods need TensorLy's backend to be
-        "pytorch"; this leaves the
-        backend as it is.
+        "pytorch"; this leaves the backend as it is.
+
+        Raises
+        ------
+        TypeError
+            For two stacked kernels, which are none of these tensors.
         """
-        return exchange.write(self._kind, self._weights())
+        return self._kind.to_tensorly(self._weights())
 
     def forward(self, input: Tensor) -> Tensor:
         """Convolve.
@@ -547,7 +548,7 @@ class TensorizedConv(nn.Module):
         """
         if self.groups > 1:
             raise ValueError("the groups of a convolution share factors: it is no chain of ordinary convolutions")
-        return factor_chains(self.factorization, self._weights())
+        return self._kind.chains(self._weights())
 
     def explain(self, input_shape: Sequence[int], *, train: bool | None = None) -> PathInfo:
         """Return what the evaluation of an input costs, step by step; ``print`` it for a table.
@@ -587,6 +588,13 @@ class TensorizedConv(nn.Module):
         """Set the mode; what was kept of the weights is dropped."""
         self._kept.forget()
         return super().train(mode)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Two stacked kernels once were a module of their own that held them without a ParameterDict.
+        for name in self._kind.terms:
+            if f"{prefix}{name}" in state_dict:
+                state_dict[f"{prefix}factors.{name}"] = state_dict.pop(f"{prefix}{name}")
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
         self._kept.forget()

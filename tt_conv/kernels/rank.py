@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from numbers import Integral, Real
 from typing import Literal, TypeAlias
@@ -69,111 +70,6 @@ class Format(ABC):
         return f"an int or {count} int{'s' if count > 1 else ''} for {self.name} of shape {self.shape}"
 
 
-class CPFormat(Format):
-    """A sum of R outer products with R weights: one rank."""
-
-    name = "cp"
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        # One outer product per fibre along the longest mode rebuilds any kernel.
-        self.largest = (self.dense_parameters // max(self.shape),)
-
-    def parameters(self, rank: Rank) -> int:
-        """Return the parameters of weights and factors."""
-        return rank[0] * (1 + sum(self.shape))
-
-
-class SVDFormat(Format):
-    """A product ``[O, R] @ [R, I * prod(K)]``: one rank."""
-
-    name = "svd"
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        self.largest = (min(self.shape[0], math.prod(self.shape[1:])),)
-
-    def parameters(self, rank: Rank) -> int:
-        """Return the parameters of both factors."""
-        return rank[0] * (self.shape[0] + math.prod(self.shape[1:]))
-
-
-class TuckerFormat(Format):
-    """A core with one factor per mode: one rank per mode, or the two of the channels."""
-
-    name = "tucker"
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        self.largest = self.shape
-        self.largest = self.clip(self.shape)
-
-    @property
-    def accepted(self) -> str:
-        """Two ints leave the spatial modes as they are."""
-        return f"{super().accepted}, one per mode, or 2 ints for the output and input channels"
-
-    def parameters(self, rank: Rank) -> int:
-        """Return the parameters of core and factors."""
-        return math.prod(rank) + sum(n * r for n, r in zip(self.shape, rank, strict=True))
-
-    def clip(self, rank: Rank) -> Rank:
-        """Return the rank lowered to the mode sizes and to what the other modes can feed."""
-        clipped = list(super().clip(rank))
-        while True:
-            total = math.prod(clipped)
-            lowered = [min(r, total // r) for r in clipped]
-            if lowered == clipped:
-                return tuple(clipped)
-            worst = max(range(len(clipped)), key=lambda mode: clipped[mode] - lowered[mode])
-            clipped[worst] = lowered[worst]
-
-    def complete(self, rank: Sequence[int]) -> Rank:
-        """Return one rank per mode."""
-        return super().complete((*rank, *self.shape[2:]) if len(rank) == 2 else rank)
-
-
-class TTFormat(Format):
-    """A train over the modes (in_channels, \\*kernel_size, out_channels): one rank per bond."""
-
-    name = "tt"
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        self.modes = (*self.shape[1:], self.shape[0])
-        bonds = range(1, len(self.modes))
-        self.largest = tuple(min(math.prod(self.modes[:b]), math.prod(self.modes[b:])) for b in bonds)
-
-    @property
-    def accepted(self) -> str:
-        """The ends may be written, as in TensorLy, or not."""
-        return f"{super().accepted}, one per bond, or {len(self.modes) + 1} ints that begin and end with 1"
-
-    def parameters(self, rank: Rank) -> int:
-        """Return the parameters of all cores."""
-        return sum(a * n * b for a, n, b in zip((1, *rank), self.modes, (*rank, 1), strict=True))
-
-    def clip(self, rank: Rank) -> Rank:
-        """Return the rank lowered to what the neighbouring cores can carry, from both ends."""
-        clipped = [1, *super().clip(rank), 1]
-        for k, size in enumerate(self.modes[:-1]):
-            clipped[k + 1] = min(clipped[k + 1], clipped[k] * size)
-        for k in range(len(self.modes) - 1, 0, -1):
-            clipped[k] = min(clipped[k], clipped[k + 1] * self.modes[k])
-        return tuple(clipped[1:-1])
-
-    def complete(self, rank: Sequence[int]) -> Rank:
-        """Return one rank per bond, without the ones at the ends."""
-        if len(rank) == len(self.modes) + 1:
-            if (rank[0], rank[-1]) != (1, 1):
-                raise ValueError(f"the rank of a tensor-train begins and ends with 1, got {tuple(rank)}")
-            rank = rank[1:-1]
-        return super().complete(rank)
-
-
-FORMATS: dict[str, type[Format]] = {cls.name: cls for cls in (CPFormat, TuckerFormat, TTFormat, SVDFormat)}
-
-
 def choose_rank(
     form: Format,
     rank: RankArgument | None = None,
@@ -212,10 +108,11 @@ def choose_rank(
 
     Example
     -------
-    >>> form = CPFormat((64, 32, 3, 3))
+    >>> from tt_conv.kernels.table import kernel_format
+    >>> form = kernel_format("cp", (64, 32, 3, 3))
     >>> choose_rank(form, 16), choose_rank(form, [16]), choose_rank(form, 0.25)
     ((16,), (16,), (44,))
-    >>> choose_rank(TuckerFormat((64, 32, 3, 3)), 16)
+    >>> choose_rank(kernel_format("tucker", (64, 32, 3, 3)), 16)
     (16, 16, 3, 3)
     """
     if (rank is None) == (tol is None):
@@ -233,7 +130,7 @@ def choose_rank(
 
 def _parsed(form: Format, rank: object, vbmf: Callable[[], Rank] | None) -> Rank:
     if isinstance(rank, str):
-        return _named(form, rank, vbmf)
+        return _by_name(form, rank, vbmf)
     if isinstance(rank, np.ndarray) and rank.ndim == 1:
         rank = rank.tolist()
     if isinstance(rank, Sequence):
@@ -257,7 +154,7 @@ def _fraction(value: object, name: str, expected: str) -> float:
     return fraction
 
 
-def _named(form: Format, rank: str, vbmf: Callable[[], Rank] | None) -> Rank:
+def _by_name(form: Format, rank: str, vbmf: Callable[[], Rank] | None) -> Rank:
     if rank != "vbmf":
         raise ValueError(f"rank must be {_ACCEPTED}, got {rank!r}")
     if vbmf is None:
@@ -275,17 +172,9 @@ def _within(form: Format, budget: float) -> Rank:
             f"shape {form.shape}, but {form.name} of rank 1 needs {smallest}; the smallest budget that fits "
             f"is {smallest / form.dense_parameters:.4g}"
         )
-    rank = form.uniform(_largest_that(lambda r: form.parameters(form.uniform(r)) <= allowed, max(form.largest)))
+    ranks = range(1, max(form.largest) + 1)
+    rank = form.uniform(bisect_right(ranks, allowed, key=lambda r: form.parameters(form.uniform(r))))
     for entry, r in enumerate(rank):
         raised = form.clip((*rank[:entry], r + 1, *rank[entry + 1 :]))
         rank = raised if form.parameters(raised) <= allowed else rank
     return rank
-
-
-def _largest_that(holds: Callable[[int], bool], largest: int) -> int:
-    """Return the largest int from 1 to ``largest`` for which ``holds``, which holds for 1, still does."""
-    low, high = 1, largest + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if holds(middle) else (low, middle)
-    return low

@@ -68,6 +68,11 @@ def evbmf_rank(singular_values: Tensor, rows: int, columns: int) -> int:
     return int((energy > threshold * variance).sum())
 
 
+def matrix_rank(matrix: Tensor) -> int:
+    """Return the rank of :func:`evbmf_rank`, but at least 1."""
+    return max(1, evbmf_rank(torch.linalg.svdvals(matrix), *matrix.shape))
+
+
 def evbmf_threshold(ratio: float) -> float:
     """Return the squared singular value, in units of M times the noise variance, from which one is kept.
 

@@ -14,10 +14,7 @@ from torch.nn import functional as F
 from tt_conv.applications.compression import compress
 from tt_conv.applications.compression.calibration import Calibration, relative_error
 from tt_conv.applications.compression.choice import Option, choose
-from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
-from tt_conv.applications.compression.kernels import Kernel
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
-from tt_conv.kernels.metric import Metric, smooth
 from tt_conv.layers import ConvLSTM, FramePredictor
 
 module = importlib.import_module("tt_conv.applications.compression.compress")  # the function has the same name
@@ -271,64 +268,6 @@ def test_no_formats() -> None:
         compress(Residual(), budget=0.5, formats=())
     _, report = compress(Residual(), budget=0.9, formats=(), force={"second": "svd"})
     assert [row.format for row in report.layers] == ["dense", "svd", "dense"]
-
-
-@pytest.mark.parametrize("stride", [1, 2])
-def test_two_stacked_kernels_compute_what_their_dense_kernel_does(stride: int) -> None:
-    conv = nn.Conv2d(3, 4, 5, stride, padding=2, dilation=1, padding_mode="circular").double()
-    projection, core = torch.randn(2, 3, 3, 3).double(), torch.randn(4, 2, 3, 3).double()
-    layer = ConvTTConv(conv, projection, core)
-    conv.weight.data = layer.to_tensor().detach()
-    x = torch.randn(2, 3, 9, 9).double()
-    torch.testing.assert_close(layer(x), conv(x))
-    torch.testing.assert_close(layer(x[0]), conv(x[0]))
-    found = Kernel(conv).at("conv_tt", (2,))
-    assert found.error < 1e-6
-
-
-@pytest.mark.parametrize("name", ["svd", "tucker", "tt", "cp", "conv_tt"])
-def test_errors_in_the_metric_are_those_of_the_output(name: str) -> None:
-    conv = nn.Conv1d(6, 8, 5, padding=2).double()
-    root = torch.randn(30, 30).double()
-    patches = root @ root.T
-    channels = patches.view(6, 5, 6, 5).diagonal(dim1=1, dim2=3).mean(-1)
-    kernel = Kernel(conv, Metric(channels, patches))
-    rank = {"tucker": (3, 3, 3), "tt": (3, 3)}.get(name, (3,))
-    dense = kernel.rebuild(name, kernel.factors(name, rank))
-    difference = (conv.weight - dense).flatten(1)
-    size = conv.weight.flatten(1)
-    expected = ((difference @ root).norm() / (size @ root).norm()).item()
-    assert kernel.at(name, rank).error == pytest.approx(expected, rel=1e-3)
-
-
-@pytest.mark.parametrize("name", ["svd", "tucker", "tt", "cp", "conv_tt"])
-def test_errors_without_data_are_those_on_smooth_inputs(name: str) -> None:
-    conv = nn.Conv2d(3, 6, 5, dilation=(1, 2)).double()
-    taps = torch.cartesian_prod(torch.arange(5), torch.arange(0, 10, 2))
-    distance = (taps[:, None] - taps).abs().sum(-1)
-    patches = torch.kron(torch.eye(3).double(), torch.tensor(0.6).double() ** distance)
-    metric = smooth(conv, 0.6)
-    assert metric is not None
-    rank = {"tucker": (3, 3, 2, 2), "tt": (3, 3, 3)}.get(name, (3,))
-    kernel, exact = Kernel(conv, metric), Kernel(conv, Metric(metric.channels, patches))
-    dense = kernel.rebuild(name, kernel.factors(name, rank))
-    difference = (conv.weight - dense).flatten(1).detach()
-    size = conv.weight.flatten(1).detach()
-    squared = [torch.einsum("oi,ij,oj->", k, patches, k) for k in (difference, size)]
-    error = kernel.at(name, rank).error
-    assert error == pytest.approx(float(squared[0] / squared[1]) ** 0.5, rel=1e-3)
-    if name == "svd":  # the best there is
-        assert error == pytest.approx(exact.at(name, rank).error, rel=1e-3)
-    if name != "conv_tt":
-        assert error < Kernel(conv, metric).error(Kernel(conv).rebuild(name, Kernel(conv).factors(name, rank)))
-
-
-def test_one_tap_says_nothing_of_neighbours() -> None:
-    assert smooth(nn.Conv2d(3, 4, 1), 0.7) is None
-    metric = smooth(nn.Conv1d(2, 4, 3), 0.5)
-    assert metric is not None
-    assert metric.axes[0].tolist() == [[1, 0.5, 0.25], [0.5, 1, 0.5], [0.25, 0.5, 1]]
-    assert torch.equal(metric.channels, torch.eye(2).double())
 
 
 def test_without_data_smooth_inputs_lose_less(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -155,6 +155,7 @@ class TestRefused:
         [
             ({"kind": "else"}, "does not describe"),
             ({"layers": {"output": {"format": "os.system", "rank": [1]}}}, "need a format"),
+            ({"layers": {"output": {"format": ["svd"], "rank": [1]}}}, "need a format"),
             ({"layers": {"output": {"format": "svd", "rank": [10**9]}}}, "need a format"),
             ({"layers": {"output": {"format": "svd", "rank": [4]}}}, "do not fit|fewer weights"),
             ({"layers": {"__class__": {"format": "svd", "rank": [4]}}}, "does not have"),

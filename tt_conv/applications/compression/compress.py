@@ -14,9 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.compression.calibration import Calibration, Seen, at_work, call, evaluating, relative_error
+from tt_conv.applications.compression.candidates import Candidate, build_layer, can_hold, candidates, factor_shapes
 from tt_conv.applications.compression.choice import Option, choose
-from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
-from tt_conv.applications.compression.kernels import FORMATS, Candidate, Kernel, build_layer, factor_shapes, with_macs
 from tt_conv.applications.compression.layers import (
     Layer,
     Layers,
@@ -31,6 +30,8 @@ from tt_conv.checks import one_of
 from tt_conv.kernels.layer import TensorizedConv
 from tt_conv.kernels.metric import Metric, smooth
 from tt_conv.kernels.rank import choose_rank
+from tt_conv.kernels.table import FORMATS, kernel_format
+from tt_conv.kernels.weighted import WeightedKernel
 
 BUDGETS = ("parameters", "macs", "time", "error")
 _TIMED_SECONDS = 3.0
@@ -48,7 +49,7 @@ def compress(
     budget: float,
     budget_of: str = "parameters",
     data: Iterable[Any] | None = None,
-    formats: Sequence[str] = FORMATS,
+    formats: Sequence[str] = tuple(FORMATS),
     keep: Sequence[str] = (),
     force: Force | None = None,
     quality: Quality | None = None,
@@ -139,7 +140,7 @@ class Survey:
         model: nn.Module,
         *,
         data: Iterable[Any] | None = None,
-        formats: Sequence[str] = FORMATS,
+        formats: Sequence[str] = tuple(FORMATS),
         keep: Sequence[str] = (),
         force: Force | None = None,
         quality: Quality | None = None,
@@ -149,7 +150,7 @@ class Survey:
         if isinstance(formats, str) or isinstance(keep, str):
             raise TypeError("formats and keep are sequences of str, not one str")
         for name in formats:
-            one_of(name, "formats", FORMATS)
+            one_of(name, "formats", tuple(FORMATS))
         self.model, self.quality = model, quality
         layers = find_layers(model, keep)
         self.layers, self.left_out = dict(layers.found), dict(layers.left_out)
@@ -197,11 +198,12 @@ class Survey:
         found: dict[str, list[Candidate]] = {}
         for name, layer in self.layers.items():
             with _named(name):
-                kernel = Kernel(layer, metrics.get(name))
+                kernel = WeightedKernel(layer.weight, metrics.get(name))
                 if name in self._forced:
-                    options = _forced_candidates(kernel, *self._forced[name])
+                    options = _forced_candidates(layer, kernel, *self._forced[name])
                 else:
-                    options = [kernel.dense_candidate(), *kernel.candidates(self._formats)]
+                    dense = Candidate("dense", (), kernel.dense.numel(), 0.0)
+                    options = [dense, *candidates(layer, kernel, self._formats)]
             found[name] = [self._with_macs(name, c) for c in options] if self.calibration is not None else options
         if all(len(options) == 1 and options[0].format == "dense" for options in found.values()):
             reasons = dict.fromkeys(found, "no rank of any format is smaller than the dense kernel")
@@ -210,9 +212,9 @@ class Survey:
 
     def _with_macs(self, name: str, candidate: Candidate) -> Candidate:
         if name not in self.seen:
-            return with_macs(candidate, 0)
+            return replace(candidate, macs=0)
         layer = self.layers[name]
-        return with_macs(candidate, _macs(_hollow(layer, candidate), self.seen[name]))
+        return replace(candidate, macs=_macs(_hollow(layer, candidate), self.seen[name]))
 
     def compress(self, budget: float, budget_of: str = "parameters") -> tuple[nn.Module, CompressionReport]:
         """Return the network for one budget, as :func:`compress` does."""
@@ -265,8 +267,7 @@ class Survey:
         fixed, total = self._fixed(budget_of)
         cost = _cost(budget_of)
         options = {
-            name: [Option(cost(c), self._loss(name, c)) for c in candidates]
-            for name, candidates in self.candidates.items()
+            name: [Option(cost(c), self._loss(name, c)) for c in found] for name, found in self.candidates.items()
         }
         smallest = self.smallest_budget(budget_of)
         if smallest > budget * (1 + 1e-12):
@@ -285,11 +286,11 @@ class Survey:
     def _each_within(self, error: float) -> dict[str, Candidate]:
         """Choose for each layer the fewest parameters whose relative error is small enough."""
         chosen = {}
-        for name, candidates in self._candidates({}).items():
-            kernel, best = Kernel(self.layers[name]), min(c.error for c in candidates)
+        for name, options in self._candidates({}).items():
+            kernel, best = WeightedKernel(self.layers[name].weight), min(c.error for c in options)
             # Errors between two ranks that were tried are estimates: what is taken is measured.
-            for candidate in sorted((c for c in candidates if c.error <= error), key=lambda c: c.parameters):
-                if candidate.format == "dense" or kernel.at(candidate.format, candidate.rank).error <= error:
+            for candidate in sorted((c for c in options if c.error <= error), key=lambda c: c.parameters):
+                if candidate.format == "dense" or _measured_error(kernel, candidate) <= error:
                     chosen[name] = candidate
                     break
             else:
@@ -307,8 +308,7 @@ class Survey:
                 "numbers: return tensors, or tuples, lists or dicts of them, or give a budget of parameters"
             )
         options = {
-            name: [Option(self._loss(name, c), c.parameters) for c in candidates]
-            for name, candidates in self.candidates.items()
+            name: [Option(self._loss(name, c), c.parameters) for c in found] for name, found in self.candidates.items()
         }
         least = math.sqrt(sum(min(option.cost for option in layer) for layer in options.values()))
         best: tuple[int, nn.Module, list[LayerReport]] | None = None
@@ -344,13 +344,14 @@ class Survey:
                 continue
             if replaced and metric is not None and self.calibration is not None:
                 metric = self.calibration.metrics(smaller, {name: layer}).get(name, metric)
-            kernel = Kernel(layer, assumed.get(name) if metric is None else metric)
-            factors = kernel.factors(candidate.format, candidate.rank)
-            dense = kernel.rebuild(candidate.format, factors)
-            smaller = replace_layer(smaller, layer, kernel.module(candidate.format, factors))
+            kernel = WeightedKernel(layer.weight, assumed.get(name) if metric is None else metric)
+            form = kernel_format(candidate.format, layer.weight.shape)
+            factors = form.approximate(kernel, candidate.rank)
+            dense = form.rebuild(factors)
+            smaller = replace_layer(smaller, layer, build_layer(layer, candidate.format, factors))
             replaced = True
             rows[name] = self._row(
-                name, candidate, kernel.weight_error(dense), None if metric is None else kernel.error(dense)
+                name, candidate, kernel.plain_error(dense), None if metric is None else kernel.error(dense)
             )
         return smaller, [rows[name] for name in self.layers]
 
@@ -440,7 +441,7 @@ def _forced(force: Force, layers: Layers) -> dict[str, tuple[str, Any]]:
         if not isinstance(wanted, str) and not (isinstance(wanted, tuple | list) and len(wanted) == 2):
             raise TypeError(f"force[{pattern!r}] must be a format, or a pair (format, rank), got {wanted!r}")
         name, rank = (wanted, None) if isinstance(wanted, str) else wanted
-        one_of(name, f"force[{pattern!r}]", FORMATS)
+        one_of(name, f"force[{pattern!r}]", tuple(FORMATS))
         matching = [layer for layer in layers.matching(pattern) if layer in layers.found]
         if not matching:
             raise ValueError(f"force names {pattern!r}, which matches no layer; there are {', '.join(layers.found)}")
@@ -448,16 +449,20 @@ def _forced(force: Force, layers: Layers) -> dict[str, tuple[str, Any]]:
     return forced
 
 
-def _forced_candidates(kernel: Kernel, name: str, rank: Any) -> list[Candidate]:
-    allowed = kernel.formats() if isinstance(kernel.layer, nn.Linear) else FORMATS
-    if name not in allowed or (name == "conv_tt" and kernel.inner_size is None):
+def _forced_candidates(layer: Layer, kernel: WeightedKernel, name: str, rank: Any) -> list[Candidate]:
+    if isinstance(layer, nn.Linear) and not can_hold(layer, name):
         raise ValueError(f"a kernel of shape {tuple(kernel.dense.shape)} can't be forced to {name!r}")
+    form = kernel_format(name, kernel.dense.shape)
     if rank is not None:
-        return [kernel.at(name, choose_rank(kernel.form(name), rank))]
-    options = kernel.search(name)
+        return [Candidate.of(name, form.truncation(kernel, choose_rank(form, rank)))]
+    options = candidates(layer, kernel, [name])
     if not options:
         raise ValueError(f"no rank of {name!r} is smaller than its dense kernel")
     return options
+
+
+def _measured_error(kernel: WeightedKernel, candidate: Candidate) -> float:
+    return kernel_format(candidate.format, kernel.dense.shape).truncation(kernel, candidate.rank).error
 
 
 def _same_layers(copied: nn.Module, layers: Mapping[str, Layer]) -> dict[str, Any]:
@@ -532,7 +537,7 @@ def _macs_of_call(layer: Any, shape: tuple[int, ...]) -> int:
         return layer.macs(shape)
     if isinstance(layer, nn.Linear):
         return math.prod(shape[:-1]) * layer.weight.numel()
-    if isinstance(layer, TensorizedConv | ConvTTConv):
+    if isinstance(layer, TensorizedConv):
         shape = shape if len(shape) == len(layer.kernel_size) + 2 else (1, *shape)
         return int(layer.explain(shape, train=False).opt_cost)
     with torch.device("meta"):

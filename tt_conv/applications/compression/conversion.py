@@ -14,7 +14,6 @@ from tt_conv.applications.compression.calibration import Calibration, relative_e
 from tt_conv.applications.compression.layers import copied
 from tt_conv.applications.compression.past_states import explained_by_past, steps_worth_having
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
-from tt_conv.applications.compression.stacked_fit import fitted_pair
 from tt_conv.checks import kernel_size_per_level, one_of, positive_int, rank_per_level
 from tt_conv.conv_tt.fit import conv_tt
 from tt_conv.conv_tt.layer import ConvTT
@@ -23,6 +22,7 @@ from tt_conv.conv_tt.tensor import check_window
 from tt_conv.kernels.chain import stacked_kernel
 from tt_conv.kernels.convolution import PlainConvolution, plain_convolution
 from tt_conv.kernels.metric import Metric
+from tt_conv.kernels.stacked_fit import fitted_pair
 from tt_conv.layers import ConvLSTM, ConvLSTMCell, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.runtime.formats import extend
 

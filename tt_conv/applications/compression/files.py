@@ -10,12 +10,12 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.compression.conv_tt_conv import ConvTTConv
-from tt_conv.applications.compression.kernels import FORMATS, build_layer, factor_shapes
+from tt_conv.applications.compression.candidates import build_layer, factor_shapes
 from tt_conv.applications.compression.layers import Layer, copied, replace_layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.checks import LARGEST_SIZE, check_sizes
 from tt_conv.kernels.layer import TensorizedConv
+from tt_conv.kernels.table import FORMATS
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
 from tt_conv.layers.recurrence import RecurrentCell
 
@@ -130,6 +130,7 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     else:
         model = copied(instance)
     model = _with_layers(model, config["layers"], weights)
+    weights = _present_names(model, weights)
     _compare(model, weights, path)
     model.load_state_dict(weights, assign=instance is None)
     return model.eval() if instance is None else model
@@ -152,8 +153,8 @@ def _layers(model: nn.Module) -> dict[str, dict[str, Any]]:
         if isinstance(module, TensorizedConv):
             rank = module.rank
             layers[name] = {"format": module.factorization, "rank": [rank] if isinstance(rank, int) else list(rank)}
-        elif isinstance(module, ConvTTConv | LowRankLinear):
-            layers[name] = {"format": "conv_tt" if isinstance(module, ConvTTConv) else "svd", "rank": [module.rank]}
+        elif isinstance(module, LowRankLinear):
+            layers[name] = {"format": "svd", "rank": [module.rank]}
     return layers
 
 
@@ -209,7 +210,7 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _is_layer(entry: object) -> bool:
-    if not isinstance(entry, dict) or set(entry) != {"format", "rank"} or entry["format"] not in FORMATS:
+    if not isinstance(entry, dict) or set(entry) != {"format", "rank"} or entry["format"] not in tuple(FORMATS):
         return False
     rank = entry["rank"]
     return isinstance(rank, list) and all(type(r) is int and 1 <= r <= LARGEST_SIZE for r in rank)
@@ -258,6 +259,17 @@ def _with_layers(model: nn.Module, layers: Mapping[str, Any], weights: Mapping[s
         factors = {key: torch.zeros(shape, device=layer.weight.device) for key, shape in shapes.items()}
         model = replace_layer(model, layer, build_layer(layer, entry["format"], factors))
     return model
+
+
+def _present_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights by their present names: older files have the factors of "conv_tt" in the layer itself."""
+    older = {
+        f"{name}.{factor}" if name else factor: f"{name}.factors.{factor}" if name else f"factors.{factor}"
+        for name, module in model.named_modules()
+        if isinstance(module, TensorizedConv)
+        for factor in module.factors
+    }
+    return {older.get(name, name): value for name, value in weights.items()}
 
 
 def _compare(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:

@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
 from tt_conv.applications.compression import compress, save_compressed
-from tt_conv.applications.compression.kernels import FORMATS
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.recognition.checkpoint import TRAINING, load_trained
 from tt_conv.applications.recognition.data import LabelledClips
@@ -23,6 +22,7 @@ from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import CompressionSettings
 from tt_conv.applications.training.settings import settings_to_dict, with_changes
+from tt_conv.kernels.table import FORMATS
 from tt_conv.tables import text_table
 
 FRACTIONS = (0.25, 0.5, 1.0)
@@ -85,7 +85,7 @@ def run_compression(
             budget=settings.budgets[0],
             budget_of=settings.budget_of,
             data=batches,
-            formats=settings.formats or FORMATS,
+            formats=settings.formats or tuple(FORMATS),
             keep=settings.keep,
             force=settings.force or None,
             quality=accuracy,

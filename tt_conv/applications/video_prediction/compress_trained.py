@@ -15,7 +15,6 @@ from torch.utils.data import DataLoader
 from tt_conv._version import __version__
 from tt_conv.applications.compression.compress import Survey, check_budget
 from tt_conv.applications.compression.files import WEIGHTS, save_compressed, weights_on_disk
-from tt_conv.applications.compression.kernels import FORMATS
 from tt_conv.applications.compression.pictures import draw_layers, draw_sweep
 from tt_conv.applications.compression.pretrained import TRAINING
 from tt_conv.applications.compression.report import CompressionReport
@@ -28,6 +27,7 @@ from tt_conv.applications.video_prediction.fine_tuning import Tuned, batches, fi
 from tt_conv.applications.video_prediction.open_data import FirstSequences
 from tt_conv.applications.video_prediction.report import finite
 from tt_conv.applications.video_prediction.settings import CompressionSettings
+from tt_conv.kernels.table import FORMATS
 from tt_conv.tables import text_table
 
 QUALITY = "MSE x 1e-3"
@@ -145,7 +145,7 @@ def compress_source(
     survey = Survey(
         source.model,
         data=_calibration(source, settings),
-        formats=settings.formats or FORMATS,
+        formats=settings.formats or tuple(FORMATS),
         keep=settings.keep,
         force=settings.force,
         quality=quality,

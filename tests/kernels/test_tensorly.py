@@ -128,7 +128,7 @@ def test_groups_count_towards_the_input_channels() -> None:
 @pytest.mark.parametrize(
     ("weight", "error", "message"),
     [
-        (torch.zeros(6, 4, 3, 3), TypeError, "expected a CPTensor, TuckerTensor or TTTensor"),
+        (torch.zeros(6, 4, 3, 3), TypeError, "expected a CPTensor, TTTensor or TuckerTensor of"),
         (fresh("Dense", (6, 4, 3, 3), None), TypeError, "DenseTensor"),
         (fresh("CP", (6, 4), 2), ValueError, "1 to 3 spatial"),
         (fresh("CP", (2, 2, 2, 2, 2, 2), 2), ValueError, "1 to 3 spatial"),

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from tt_conv.conv_tt.fit import PoorFitWarning, conv_tt
 from tt_conv.kernels.chain import stacked_kernel
 from tt_conv.kernels.metric import Metric, refitted_core
 
@@ -112,6 +111,8 @@ def stable_pair(
 
 def plain_pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
     """Fit two kernels as :func:`stable_pair` does, without a penalty and with no more channels than are of use."""
+    from tt_conv.conv_tt.fit import PoorFitWarning, conv_tt
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PoorFitWarning)  # who calls judges the error
         found = conv_tt(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from tt_conv.applications.compression.kernels import Kernel
-from tt_conv.applications.compression.stacked_fit import plain_pair, stable_pair
 from tt_conv.kernels.chain import stacked_kernel
 from tt_conv.kernels.metric import Metric
+from tt_conv.kernels.stacked_fit import plain_pair, stable_pair
+from tt_conv.kernels.weighted import WeightedKernel
 
 CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 
@@ -26,7 +26,7 @@ def test_the_fit_is_hardly_worse_than_without_a_penalty_and_does_not_cancel(dim:
     torch.manual_seed(0)
     inputs, outputs, rank = 3, 8, 4
     layer = CONVOLUTIONS[dim](inputs, outputs, 5, padding=2, dtype=torch.float64)
-    kernel = Kernel(layer, metric_of(inputs, 5**dim) if measured else None)
+    kernel = WeightedKernel(layer.weight, metric_of(inputs, 5**dim) if measured else None)
     pair = stable_pair(kernel.dense, rank, (3,) * dim, kernel.metric)
     assert pair is not None
     assert [tuple(value.shape) for value in pair] == [(rank, inputs, *(3,) * dim), (outputs, rank, *(3,) * dim)]
