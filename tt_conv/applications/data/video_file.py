@@ -158,7 +158,8 @@ def _decoded(
         missing = stream.frames - (end * float(stream.average_rate) + 1)
         if missing > max(2.5, 0.02 * stream.frames):
             problem = f"cut off or damaged: its header tells of {stream.frames} frames, {missing:.0f} are missing"
-    elif not kind & {"matroska", "mov", "mpegts", "mpeg"} and (stated := _stated_seconds(container, stream)):
+    # The images of a GIF may be held for any time, the last one too, so its count tells and its duration does not.
+    elif not kind & {"matroska", "mov", "mpegts", "mpeg", "gif"} and (stated := _stated_seconds(container, stream)):
         # The last frame is shown for as long as the others; a single one for a second at most.
         seconds = (end - start) * count / (count - 1) if count > 1 else min(stated, 1.0)
         if seconds < _WHOLE * stated:
