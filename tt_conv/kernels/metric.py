@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tt_conv.checks import check_finite, check_floating, odd_kernel_size, positive_int
-from tt_conv.kernels.chain import stacked_kernel
 from tt_conv.kernels.convolution import PlainConvolution
 
 _FLOOR = 1e-5
@@ -219,35 +218,3 @@ def _is_second_moment(moment: Tensor) -> bool:
     lifted = (moment + moment.T) / 2
     lifted.diagonal().add_(_ROUNDING * float(moment.diagonal().abs().sum()))
     return int(torch.linalg.cholesky_ex(lifted).info) == 0
-
-
-def refitted_core(kernel: Tensor, projection: Tensor, core: Tensor, metric: Metric) -> Tensor:
-    """Fit the second of two stacked kernels anew, which is linear, in a metric of whole patches.
-
-    Parameters
-    ----------
-    kernel : Tensor
-        ``[O, I, *K]``, what the two are to give.
-    projection, core : Tensor
-        ``[R, I, *k]`` and ``[O, R, *k]``.
-    metric : Metric
-        If it takes taps as unrelated, the core is returned as it is.
-
-    Returns
-    -------
-    Tensor
-        ``[O, R, *k]``.
-    """
-    if metric.patches is None and not metric.axes:
-        return core
-    entries = core[0].numel()
-    # What each single entry of a core makes of the projection.
-    basis = stacked_kernel(projection, torch.eye(entries).to(core).view(entries, *core.shape[1:])).flatten(1)
-    weighted = metric.times(basis)
-    gram = weighted @ basis.mT
-    ridge = 1e-10 * gram.diagonal().mean() * torch.eye(entries).to(gram)
-    found = torch.linalg.lstsq(gram + ridge, weighted @ kernel.flatten(1).mT).solution.mT.reshape(core.shape)
-    if not found.isfinite().all():
-        return core
-    errors = [metric.squared(stacked_kernel(projection, c) - kernel) for c in (found, core)]
-    return found.contiguous() if errors[0] <= errors[1] else core

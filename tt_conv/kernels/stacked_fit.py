@@ -1,32 +1,30 @@
 """Two stacked kernels in the place of a wider one, fitted so that they don't cancel each other."""
 
 import math
-import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 from tt_conv.kernels.chain import stacked_kernel
-from tt_conv.kernels.metric import Metric, refitted_core
+from tt_conv.kernels.metric import Metric, along_modes, roots
 
 _PENALTIES = (1e-3, 1e-4, 1e-5, 1e-6)
 _FEWEST, _MOST = 25, 200  # iterations with each of these weights
+_POLISHING = 300  # iterations without a penalty
 _MOST_PRODUCTS = 1 << 30  # multiply-adds of one evaluation
 _WORK = 1 << 33  # multiply-adds with one weight, as far as the number of iterations may be chosen
-_SEED = 0
+_START = 0  # seed
 
 
 def largest_stable_rank(kernel: Tensor, kernel_size: Sequence[int]) -> int:
-    """Return the largest rank for which :func:`stable_pair` does not take long."""
+    """Return the largest rank for which :func:`fitted_pair` does not take long."""
     entries, taps = kernel[0].numel(), math.prod(kernel_size)
     # unknowns * entries * (entries + unknowns) is at most the limit
     return int((math.sqrt(entries**2 + 4 * _MOST_PRODUCTS / entries) - entries) / 2) // taps
 
 
-def stable_pair(
-    kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None
-) -> tuple[Tensor, Tensor] | None:
+def fitted_pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
     r"""Fit two kernels of one size, one after the other, to a dense one.
 
     Without a penalty the best pairs of a rank often are large kernels that cancel each other: of little use to a
@@ -37,7 +35,10 @@ def stable_pair(
         \|G * P - W\|^2 / \|W\|^2 + \lambda (\|P\|_F^2 + \|G\|_F^2) / \|W\|_F
 
     is made small, its first part in the metric, for a :math:`\lambda` that falls until the penalty is a quarter of the
-    error. Given P, the best G solves a linear system, so that P alone is searched (variable projection), by L-BFGS.
+    error. A kernel that nearly has such a pair never gets there: its pair is then refined without a penalty.
+
+    Given P, the best G solves a linear system, so that P alone is searched (variable projection), by L-BFGS. Where
+    that system is large, both are searched.
 
     Parameters
     ----------
@@ -52,8 +53,7 @@ def stable_pair(
     Returns
     -------
     projection, core : Tensor
-        ``[rank, I, *k]`` and ``[O, rank, *k]``; None where that is too much work, and where the kernel
-        nearly has such a pair, for which a fit without a penalty is better.
+        ``[rank, I, *k]`` and ``[O, rank, *k]``.
 
     References
     ----------
@@ -61,73 +61,95 @@ def stable_pair(
     Inverse Problems 2003. A. Phan et al., "Stable low-rank tensor decomposition for compression of convolutional
     neural network", ECCV 2020, on the same trouble in CP.
     """
-    matrix = kernel.flatten(1)
-    taps = math.prod(kernel_size)
-    unknowns, entries = rank * taps, matrix.shape[1]
-    weighted = matrix if metric is None else metric.times(matrix)
-    size, norm = float((weighted * matrix).sum()), float(kernel.norm())
-    if rank > largest_stable_rank(kernel, kernel_size) or size <= 0:
-        return None
-    iterations = min(_MOST, max(_FEWEST, _WORK // (unknowns * entries * (entries + unknowns))))
-    every = torch.eye(unknowns).to(kernel).view(unknowns, rank, *kernel_size)
-    one = torch.eye(unknowns).to(kernel)
-
-    def core_of(projection: Tensor, penalty: float) -> Tensor:
-        basis = stacked_kernel(projection, every).flatten(1)
-        seen = basis if metric is None else metric.times(basis)
-        system = seen @ basis.mT / size + penalty / norm * one
-        found = torch.linalg.solve(system, seen @ matrix.mT / size)
-        return found.mT.reshape(len(kernel), rank, *kernel_size)
-
-    generator = torch.Generator().manual_seed(_SEED)
-    start = torch.randn(rank, kernel.shape[1], *kernel_size, generator=generator, dtype=torch.float64).to(kernel)
-    projection = (start * (math.sqrt(norm * math.sqrt(rank)) / start.norm())).requires_grad_()
-
-    def parts(projection: Tensor, core: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
-        off = (stacked_kernel(projection, core) - kernel).flatten(1)
-        error = ((off if metric is None else metric.times(off)) * off).sum() / size
-        return error, penalty / norm * (projection.square().sum() + core.square().sum())
-
+    search = _Search(kernel, rank, kernel_size, metric)
+    if search.size <= 0:
+        outputs, inputs = kernel.shape[:2]
+        return kernel.new_zeros(rank, inputs, *kernel_size), kernel.new_zeros(outputs, rank, *kernel_size)
     for penalty in _PENALTIES:
-        optimizer = torch.optim.LBFGS([projection], max_iter=iterations, history_size=10, line_search_fn="strong_wolfe")
+        search.run(penalty, search.iterations)
+        projection, core = search.pair(penalty)
+        error, added = (float(part) for part in search.parts(projection, core, penalty))
+        if added <= error / 4 and core.isfinite().all():
+            return projection, core
+    search.run(0.0, _POLISHING)
+    refined = search.pair(0.0)
+    better = float(search.parts(*refined, 0.0)[0]) <= error  # not if it is NaN
+    return refined if better else (projection, core)
 
-        def loss(penalty: float = penalty, optimizer: torch.optim.LBFGS = optimizer) -> Tensor:
+
+class _Search:
+    """The search for one pair."""
+
+    def __init__(self, kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> None:
+        self.kernel, self.rank, self.kernel_size = kernel, rank, tuple(kernel_size)
+        self.weighted = _weighting(metric)
+        self.wanted = self.weighted(kernel)
+        self.size, self.norm = float(self.wanted.square().sum()), float(kernel.norm())
+        unknowns, entries = rank * math.prod(kernel_size), kernel[0].numel()
+        self.iterations = min(_MOST, max(_FEWEST, _WORK // (unknowns * entries * (entries + unknowns))))
+        self.every = torch.eye(unknowns).to(kernel).view(unknowns, rank, *self.kernel_size)
+        generator = torch.Generator().manual_seed(_START)
+        scale = math.sqrt(self.norm * math.sqrt(rank))
+
+        def start(*channels: int) -> Tensor:
+            drawn = torch.randn(*channels, *self.kernel_size, generator=generator, dtype=torch.float64).to(kernel)
+            return (drawn * (scale / drawn.norm())).requires_grad_()
+
+        self.searched = [start(rank, kernel.shape[1])]
+        if rank > largest_stable_rank(kernel, kernel_size):
+            self.iterations = _MOST
+            self.searched.append(start(len(kernel), rank))
+
+    def pair(self, penalty: float) -> tuple[Tensor, Tensor]:
+        """Return the projection and the core, which is the best one for it unless it is searched as well."""
+        projection, *core = (value.detach() for value in self.searched)
+        return projection, core[0] if core else self._best_core(projection, penalty)
+
+    def _best_core(self, projection: Tensor, penalty: float) -> Tensor:
+        # What each single entry of a core makes of the projection.
+        basis = self.weighted(stacked_kernel(projection, self.every))
+        if penalty:
+            system = basis @ basis.mT / self.size + penalty / self.norm * torch.eye(len(basis)).to(basis)
+            found = torch.linalg.solve(system, basis @ self.wanted.mT / self.size)
+        else:
+            found = torch.linalg.lstsq(basis.mT, self.wanted.mT).solution  # the normal equations would lose digits
+        return found.mT.reshape(len(self.kernel), self.rank, *self.kernel_size)
+
+    def parts(self, projection: Tensor, core: Tensor, penalty: float) -> tuple[Tensor, Tensor]:
+        """Return the relative squared error and the penalty."""
+        error = (self.weighted(stacked_kernel(projection, core)) - self.wanted).square().sum() / self.size
+        return error, penalty / self.norm * (projection.square().sum() + core.square().sum())
+
+    def run(self, penalty: float, iterations: int) -> None:
+        """Search on with a penalty; without one, as far as rounding allows."""
+        optimizer = torch.optim.LBFGS(
+            self.searched,
+            max_iter=iterations,
+            history_size=10 if penalty else 30,
+            tolerance_grad=1e-7 if penalty else 0.0,
+            tolerance_change=1e-9 if penalty else 0.0,
+            line_search_fn="strong_wolfe",
+        )
+
+        def loss() -> Tensor:
             optimizer.zero_grad()
             with torch.no_grad():
-                core = core_of(projection, penalty)  # the best one: its own gradient is zero
+                # The gradient by the best core is zero.
+                core = self.searched[1] if len(self.searched) > 1 else self._best_core(self.searched[0], penalty)
             with torch.enable_grad():
-                value = torch.stack(parts(projection, core, penalty)).sum()
+                value = torch.stack(self.parts(self.searched[0], core, penalty)).sum()
                 value.backward()
             return value
 
         optimizer.step(loss)
-        with torch.no_grad():
-            core = core_of(projection, penalty)
-            error, added = parts(projection, core, penalty)
-        if added <= error / 4 and core.isfinite().all():
-            return projection.detach(), core
-    return None
 
 
-def plain_pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
-    """Fit two kernels as :func:`stable_pair` does, without a penalty and with no more channels than are of use."""
-    from tt_conv.conv_tt.fit import PoorFitWarning, conv_tt
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PoorFitWarning)  # who calls judges the error
-        found = conv_tt(
-            kernel.unsqueeze(2),
-            rank,
-            order=1,
-            kernel_size=tuple(kernel_size),
-            second_moment=None if metric is None else metric.channels,
-            restarts=1,
-            n_iter_max=30,
-        )
-    projection, core = found.projections[0].squeeze(2), found.cores[0]
-    return projection, core if metric is None else refitted_core(kernel, projection, core, metric)
-
-
-def fitted_pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric | None) -> tuple[Tensor, Tensor]:
-    """Fit two kernels with a penalty, or without where :func:`stable_pair` gives none."""
-    return stable_pair(kernel, rank, kernel_size, metric) or plain_pair(kernel, rank, kernel_size, metric)
+def _weighting(metric: Metric | None) -> Callable[[Tensor], Tensor]:
+    """Return what makes a matrix of kernels whose plain squares are those in the metric."""
+    if metric is None:
+        return lambda kernel: kernel.flatten(1)
+    if metric.patches is not None:
+        root = roots(metric.patches)[0]
+        return lambda kernel: kernel.flatten(1) @ root
+    along = [roots(moment)[0] for moment in (metric.channels, *metric.axes)]
+    return lambda kernel: along_modes(kernel, along).flatten(1)
