@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from tt_conv import TensorizedConv
 from tt_conv.applications.compression import compress
-from tt_conv.applications.compression.candidates import build_layer, can_hold, candidates, factor_shapes
-from tt_conv.kernels.chain import Chain, merged
+from tt_conv.applications.compression.candidates import build_layer, can_hold, factor_shapes, smaller_candidates
+from tt_conv.kernels.chain import KernelChain, merged
 from tt_conv.kernels.format import KernelFactors, KernelFormat
 from tt_conv.kernels.rank import Rank
 from tt_conv.kernels.table import FORMATS, kernel_format
@@ -32,7 +32,7 @@ FACTORS = {name: torch.rand(shape) for name, shape in kernel_format("cp", (6, 4,
         lambda name: TensorizedConv.with_factors(CONV, name, FACTORS),
         lambda name: compress(nn.Sequential(CONV), budget=0.5, formats=[name]),
         lambda name: compress(nn.Sequential(CONV), budget=0.5, force={"0": (name, 1)}),
-        lambda name: candidates(CONV, KERNEL, [name]),
+        lambda name: smaller_candidates(CONV, KERNEL, [name]),
         lambda name: can_hold(CONV, name),
         lambda name: factor_shapes(CONV, name, (1,)),
         lambda name: build_layer(CONV, name, FACTORS),
@@ -130,7 +130,7 @@ class MeanFormat(KernelFormat):
         mean = factors["channels"][(..., *(None,) * (len(self.shape) - 3))]
         return mean.expand(*self.shape[:2], *self.shape[2:])
 
-    def chains(self, factors: Mapping[str, Tensor]) -> list[Chain]:
+    def chains(self, factors: Mapping[str, Tensor]) -> list[KernelChain]:
         return merged([self.rebuild(factors)])
 
     def decomposed(self, kernel: WeightedKernel, rank: Rank) -> KernelFactors:

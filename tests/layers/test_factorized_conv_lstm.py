@@ -7,7 +7,7 @@ from torch.nn import functional as F
 
 import tt_conv.layers.engine as engine
 from tt_conv import TensorizedConv
-from tt_conv.kernels.chain import Chain, Link, fastest, merged, paddings, seconds
+from tt_conv.kernels.chain import KernelChain, Link, fastest_chain, merged, paddings, seconds
 from tt_conv.layers import ConvLSTM, ConvLSTMCell
 
 FORMATS = ("svd", "tucker", "tt", "cp", "conv_tt")
@@ -42,7 +42,7 @@ def test_every_chain_gives_the_gates_of_the_dense_kernel(name: str, dim: int, mo
     expected = dense(cell).recurrence(state, from_zero=False).gates(x)
     lengths = set()
     for chain in cell.conv.chains():
-        monkeypatch.setattr(engine, "fastest", lambda *_, chain=chain: chain)
+        monkeypatch.setattr(engine, "fastest_chain", lambda *_, chain=chain: chain)
         recurrence = cell.recurrence(state, from_zero=False)
         assert isinstance(recurrence, engine.ChainRecurrence)
         torch.testing.assert_close(recurrence.gates(x), expected, rtol=0, atol=1e-10)
@@ -87,17 +87,17 @@ def test_a_change_of_a_weight_is_seen_by_the_next_sequence() -> None:
     assert not torch.allclose(before, after)
 
 
-def chains_of(ranks: tuple[int, int], inputs: int = 64, outputs: int = 128, size: int = 5) -> list[Chain]:
+def chains_of(ranks: tuple[int, int], inputs: int = 64, outputs: int = 128, size: int = 5) -> list[KernelChain]:
     one, two = ranks
     return merged([torch.ones(one, inputs, 1, 1), torch.ones(two, one, size, size), torch.ones(outputs, two, 1, 1)])
 
 
 def test_small_ranks_are_applied_one_by_one_and_small_kernels_at_once() -> None:
-    shapes = [link.shape for link in fastest(chains_of((16, 16)), 256, torch.device("cpu"))]
+    shapes = [link.shape for link in fastest_chain(chains_of((16, 16)), 256, torch.device("cpu"))]
     assert shapes == [(16, 64, 1, 1), (16, 16, 5, 5), (128, 16, 1, 1)]
     # A factor that is nearly as large as what it is merged with saves nothing.
-    assert len(fastest(chains_of((64, 128)), 256, torch.device("cpu"))) == 1
-    assert len(fastest(chains_of((2, 2), inputs=3, outputs=8, size=3), 16, torch.device("cpu"))) == 1
+    assert len(fastest_chain(chains_of((64, 128)), 256, torch.device("cpu"))) == 1
+    assert len(fastest_chain(chains_of((2, 2), inputs=3, outputs=8, size=3), 16, torch.device("cpu"))) == 1
 
 
 def test_a_convolution_channel_by_channel_counts_as_slow() -> None:

@@ -42,7 +42,7 @@ class Link:
         return product
 
 
-Chain = Sequence[Link]
+KernelChain = Sequence[Link]
 
 
 def from_end_to_end(factors: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor], Tensor]:
@@ -51,10 +51,10 @@ def from_end_to_end(factors: Mapping[str, Tensor]) -> tuple[Tensor, list[Tensor]
     return pointwise(factors["input"].mT, len(axes)), axes, pointwise(factors["output"], len(axes))
 
 
-def merged(factors: Sequence[Tensor]) -> list[Chain]:
+def merged(factors: Sequence[Tensor]) -> list[KernelChain]:
     """Return all chains that some kernels, applied one after the other, give when runs of them are merged."""
     count = len(factors)
-    chains: list[Chain] = []
+    chains: list[KernelChain] = []
     for cuts in range(count):
         for inner in combinations(range(1, count), cuts):
             bounds = [0, *inner, count]
@@ -74,7 +74,7 @@ def stacked_kernel(first: Tensor, second: Tensor) -> Tensor:
     return CONVOLUTIONS[dim](wide, torch.flip(second, tuple(range(2, second.ndim)))).transpose(0, 1)
 
 
-def fastest(chains: Sequence[Chain], positions: int, device: torch.device) -> Chain:
+def fastest_chain(chains: Sequence[KernelChain], positions: int, device: torch.device) -> KernelChain:
     """Return the chain that should take the least time, by its multiply-adds, bytes and calls.
 
     Parameters
@@ -91,7 +91,7 @@ def fastest(chains: Sequence[Chain], positions: int, device: torch.device) -> Ch
     return min(chains, key=lambda chain: seconds(chain, positions, device.type))
 
 
-def seconds(chain: Chain, positions: int, device: str = "cpu") -> float:
+def seconds(chain: KernelChain, positions: int, device: str = "cpu") -> float:
     """Return how long a chain should take."""
     machine = machine_of(device)
     return sum(
@@ -107,7 +107,7 @@ def seconds(chain: Chain, positions: int, device: str = "cpu") -> float:
     )
 
 
-def paddings(chain: Chain) -> list[list[int]]:
+def paddings(chain: KernelChain) -> list[list[int]]:
     """Return the zeros on each side of each axis, per link, so that frames keep their size.
 
     The first link along an axis gets all of them: a frame is extended once, and what later links add up reaches

@@ -15,11 +15,11 @@ MODULES: dict[int, type[nn.Conv1d] | type[nn.Conv2d] | type[nn.Conv3d]] = {
     2: nn.Conv2d,
     3: nn.Conv3d,
 }
-PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
+MODULE_PADDING_MODES = ("zeros", "circular", "reflect", "replicate")
 
 
 @dataclass(frozen=True)
-class Convolution:
+class ConvolutionGeometry:
     """What ``torch.nn.ConvNd`` is told besides its weights, in PyTorch's own terms.
 
     Parameters
@@ -63,7 +63,7 @@ def convolution(
     padding_mode: object,
     channels: tuple[int, int],
     dim: int,
-) -> Convolution:
+) -> ConvolutionGeometry:
     """Check and complete the arguments of a convolution from ``channels[0]`` to ``channels[1]``."""
     groups = positive_int(groups, "groups")
     for name, count in zip(("in_channels", "out_channels"), channels, strict=True):
@@ -76,13 +76,13 @@ def convolution(
             raise ValueError(f'padding="same" needs stride 1, as in PyTorch, got stride={stride!r}')
     else:
         paddings = _per_axis(padding, "padding", dim, 0)
-    return Convolution(
+    return ConvolutionGeometry(
         _per_axis(kernel_size, "kernel_size", dim, 1),
         strides,
         paddings,
         _per_axis(dilation, "dilation", dim, 1),
         groups,
-        one_of(padding_mode, "padding_mode", PADDING_MODES),
+        one_of(padding_mode, "padding_mode", MODULE_PADDING_MODES),
     )
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tt_conv.kernels.chain import Chain, Link, from_end_to_end, merged
+from tt_conv.kernels.chain import KernelChain, Link, from_end_to_end, merged
 from tt_conv.kernels.format import KernelFactors, KernelFormat, first_and_rest, parameter_copies
 from tt_conv.kernels.rank import Rank
 from tt_conv.kernels.tensorly import pytorch_backend, tensorly_torch
@@ -34,7 +34,7 @@ class CPFormat(KernelFormat):
         """Return the parameters of weights and factors."""
         return rank[0] * (1 + sum(self.shape))
 
-    def chains(self, factors: Mapping[str, Tensor]) -> list[Chain]:
+    def chains(self, factors: Mapping[str, Tensor]) -> list[KernelChain]:
         """Return the chains; the spatial factors act on every rank by itself."""
         first, axes, output = from_end_to_end(factors)
         dim = len(axes)
@@ -42,7 +42,7 @@ class CPFormat(KernelFormat):
         for n, axis in enumerate(axes):
             spatial = spatial * axis.mT.reshape(len(spatial), *(-1 if m == n else 1 for m in range(dim)))
         spatial = spatial.unsqueeze(1)
-        apart: Chain = [Link([first]), Link([spatial], groups=len(spatial)), Link([output])]
+        apart: KernelChain = [Link([first]), Link([spatial], groups=len(spatial)), Link([output])]
         return [apart, *merged([first * spatial, output])]
 
     def decomposed_plainly(self, kernel: Tensor, rank: Rank) -> KernelFactors:

@@ -14,10 +14,10 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor, nn
 
-from tt_conv.kernels.chain import Chain
+from tt_conv.kernels.chain import KernelChain
 from tt_conv.kernels.rank import Format, Rank, RankArgument, choose_rank
 from tt_conv.kernels.search import smallest_that
-from tt_conv.kernels.tensorly import copied, is_tensor
+from tt_conv.kernels.tensorly import copies_of, is_tensor
 from tt_conv.kernels.weighted import WeightedKernel
 
 KernelFactors = dict[str, Tensor]
@@ -150,7 +150,7 @@ class KernelFormat(Format):
         return list(ordered.values())
 
     @abstractmethod
-    def chains(self, factors: Mapping[str, Tensor]) -> list[Chain]:
+    def chains(self, factors: Mapping[str, Tensor]) -> list[KernelChain]:
         """Return the ways to apply the kernel as convolutions one after the other, from input to output.
 
         The dense kernel, a chain of one link, is among them.
@@ -339,13 +339,13 @@ class KernelFormat(Format):
         raise NotImplementedError
 
     def to_tensorly(self, factors: Mapping[str, Tensor]) -> Any:
-        """Return the factors, copied, as a factorized tensor of TensorLy-Torch."""
+        """Return the factors, copies_of, as a factorized tensor of TensorLy-Torch."""
         raise TypeError(f"TensorLy has no tensor for the format {self.name!r}; to_tensor() gives the dense kernel")
 
 
 def first_and_rest(weight: Any, first: object) -> tuple[tuple[int, ...], list[Tensor]]:
     """Take a CP or Tucker tensor apart: its weights or core, and one matrix per mode of the kernel."""
-    tensors = copied([first, *weight.factors])
+    tensors = copies_of([first, *weight.factors])
     return tuple(int(factor.shape[0]) for factor in tensors[1:]), tensors
 
 

@@ -20,10 +20,10 @@ from tt_conv.conv_einsum import (
 from tt_conv.conv_einsum.arguments import hashable
 from tt_conv.conv_einsum.options import is_int
 from tt_conv.conv_einsum.plan import Optimize
-from tt_conv.kernels.chain import Chain
+from tt_conv.kernels.chain import KernelChain
 from tt_conv.kernels.convolution import (
     MODULES,
-    Convolution,
+    ConvolutionGeometry,
     PlainConvolution,
     convolution,
     is_trained,
@@ -36,7 +36,7 @@ from tt_conv.runtime.kept import Kept, Memo
 from tt_conv.runtime.modes import is_fake, is_jit_traced, is_transformed
 
 _INPUT = "[batch, channels, *spatial]"
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_FLOATING_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 class TensorizedConv(nn.Module):
@@ -143,8 +143,8 @@ class TensorizedConv(nn.Module):
         self._kind = kernel_format(self.factorization, self._convolution.kernel_shape(*channels))
         self._equation = self._kind.equation(self.groups)
         self._options = _options(self._convolution, self._kind.axes)
-        if dtype is not None and dtype not in _DTYPES:
-            names = ", ".join(map(str, _DTYPES))
+        if dtype is not None and dtype not in _FLOATING_DTYPES:
+            names = ", ".join(map(str, _FLOATING_DTYPES))
             raise TypeError(f"dtype must be one of {names}, got {dtype!r}")
         shapes = self._kind.shapes(choose_rank(self._kind, rank))
         self.factors = nn.ParameterDict()
@@ -541,7 +541,7 @@ class TensorizedConv(nn.Module):
                 **self._options,
             )
 
-    def chains(self) -> list[Chain]:
+    def chains(self) -> list[KernelChain]:
         """Return the ways to apply the kernel as a few convolutions one after the other; see ``tt_conv.kernels.chain``.
 
         Only without groups, and for what then keeps stride, dilation and borders to itself.
@@ -610,7 +610,7 @@ class TensorizedConv(nn.Module):
         )
 
 
-def _options(geometry: Convolution, axes: str) -> dict[str, Any]:
+def _options(geometry: ConvolutionGeometry, axes: str) -> dict[str, Any]:
     """Return the geometry as options of the equation; borders that are copied are padded beforehand."""
     beforehand = geometry.padding_mode in ("reflect", "replicate")
     return {

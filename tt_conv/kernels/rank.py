@@ -130,7 +130,7 @@ def choose_rank(
 
 def _parsed(form: Format, rank: object, vbmf: Callable[[], Rank] | None) -> Rank:
     if isinstance(rank, str):
-        return _by_name(form, rank, vbmf)
+        return _by_vbmf(form, rank, vbmf)
     if isinstance(rank, np.ndarray) and rank.ndim == 1:
         rank = rank.tolist()
     if isinstance(rank, Sequence):
@@ -154,7 +154,7 @@ def _fraction(value: object, name: str, expected: str) -> float:
     return fraction
 
 
-def _by_name(form: Format, rank: str, vbmf: Callable[[], Rank] | None) -> Rank:
+def _by_vbmf(form: Format, rank: str, vbmf: Callable[[], Rank] | None) -> Rank:
     if rank != "vbmf":
         raise ValueError(f"rank must be {_ACCEPTED}, got {rank!r}")
     if vbmf is None:

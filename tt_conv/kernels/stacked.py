@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
-from tt_conv.kernels.chain import Chain, merged, stacked_kernel
+from tt_conv.kernels.chain import KernelChain, merged, stacked_kernel
 from tt_conv.kernels.format import KernelFactors, KernelFormat
 from tt_conv.kernels.rank import Rank
 from tt_conv.kernels.stacked_fit import fitted_pair, largest_stable_rank
@@ -50,7 +50,7 @@ class StackedFormat(KernelFormat):
         """Return the dense kernel, differentiably."""
         return stacked_kernel(factors["projection"], factors["core"])
 
-    def chains(self, factors: Mapping[str, Tensor]) -> list[Chain]:
+    def chains(self, factors: Mapping[str, Tensor]) -> list[KernelChain]:
         """Return the chains: both kernels, or the dense one."""
         return merged([factors["projection"], factors["core"]])
 

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tt_conv.kernels.chain import Chain, merged, pointwise
+from tt_conv.kernels.chain import KernelChain, merged, pointwise
 from tt_conv.kernels.format import KernelFactors, KernelFormat, Truncation, parameter_copies
 from tt_conv.kernels.rank import Rank
 from tt_conv.kernels.tensorly import tensorly_torch
@@ -38,7 +38,7 @@ class SVDFormat(KernelFormat):
         """Return the parameters of both factors."""
         return rank[0] * (self.shape[0] + math.prod(self.shape[1:]))
 
-    def chains(self, factors: Mapping[str, Tensor]) -> list[Chain]:
+    def chains(self, factors: Mapping[str, Tensor]) -> list[KernelChain]:
         """Return the chains: both factors, or the dense kernel."""
         kernel = factors["kernel"]
         return merged([kernel, pointwise(factors["output"], kernel.ndim - 2)])

@@ -58,7 +58,7 @@ def is_tensor(weight: object, kind: str) -> bool:
     return isinstance(weight, tuple(accepted))
 
 
-def copied(factors: Sequence[object]) -> list[Tensor]:
+def copies_of(factors: Sequence[object]) -> list[Tensor]:
     """Return copies of factors that PyTorch or NumPy holds; what took no gradient as a parameter takes none.
 
     The first factor may be None, the weights of a CP tensor that are all one.

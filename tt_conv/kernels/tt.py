@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tt_conv.kernels.chain import Chain, along_axis, from_end_to_end, merged
+from tt_conv.kernels.chain import KernelChain, along_axis, from_end_to_end, merged
 from tt_conv.kernels.format import RANK_LETTERS, KernelFactors, KernelFormat, Truncation, parameter_copies
 from tt_conv.kernels.rank import Rank
-from tt_conv.kernels.tensorly import copied, pytorch_backend, tensorly_torch
+from tt_conv.kernels.tensorly import copies_of, pytorch_backend, tensorly_torch
 from tt_conv.kernels.vbmf import matrix_rank
 from tt_conv.kernels.weighted import WeightedKernel
 
@@ -62,7 +62,7 @@ class TTFormat(KernelFormat):
         """Return the rank with ones at both ends."""
         return (1, *rank, 1)
 
-    def chains(self, factors: Mapping[str, Tensor]) -> list[Chain]:
+    def chains(self, factors: Mapping[str, Tensor]) -> list[KernelChain]:
         """Return the chains of the cores, each a convolution along one axis, and of runs of them."""
         first, axes, output = from_end_to_end(factors)
         inner = [along_axis(axis.permute(2, 0, 1), n, len(axes)) for n, axis in enumerate(axes)]
@@ -112,7 +112,7 @@ class TTFormat(KernelFormat):
 
     @classmethod
     def _taken_apart(cls, weight: Any) -> tuple[tuple[int, ...], list[Tensor]]:
-        first, *middle, last = copied(weight.factors)
+        first, *middle, last = copies_of(weight.factors)
         *modes, out_channels = (int(core.shape[1]) for core in (first, *middle, last))
         return (out_channels, *modes), [first.squeeze(0), *middle, last.squeeze(-1).T]
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tt_conv.kernels.chain import Chain, from_end_to_end, merged
+from tt_conv.kernels.chain import KernelChain, from_end_to_end, merged
 from tt_conv.kernels.format import (
     RANK_LETTERS,
     KernelFactors,
@@ -65,7 +65,7 @@ class TuckerFormat(KernelFormat):
         """Return one rank per mode."""
         return super().complete((*rank, *self.shape[2:]) if len(rank) == 2 else rank)
 
-    def chains(self, factors: Mapping[str, Tensor]) -> list[Chain]:
+    def chains(self, factors: Mapping[str, Tensor]) -> list[KernelChain]:
         """Return the chains of input factor, core and output factor; the core takes the spatial factors in."""
         first, axes, output = from_end_to_end(factors)
         core = factors["core"]

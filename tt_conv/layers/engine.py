@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from tt_conv.conv_tt.layer import ConvTT
 from tt_conv.conv_tt.registers import Registers
-from tt_conv.kernels.chain import fastest, paddings
+from tt_conv.kernels.chain import fastest_chain, paddings
 from tt_conv.layers.gates import double_candidate, lstm_update
 from tt_conv.runtime.formats import Join, as_autocast, channels_last, pad_kernel
 
@@ -133,7 +133,7 @@ class ChainRecurrence(Recurrence):
         super().__init__(cell, state)
         conv: Any = cell.conv
         batch, _, *spatial = state[-1].shape
-        chain = fastest(conv.chains(), index(batch) * math.prod(map(index, spatial)), state[-1].device)
+        chain = fastest_chain(conv.chains(), index(batch) * math.prod(map(index, spatial)), state[-1].device)
         *inner, last = chain
         weight, self.bias = prepared(last.kernel, conv.bias)
         kernels = [*(channels_last(as_autocast(link.kernel)) for link in inner), weight]

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from tt_conv.applications.compression import compress
 from tt_conv.applications.compression.calibration import Calibration, relative_error
-from tt_conv.applications.compression.choice import Option, choose
+from tt_conv.applications.compression.choice import Item, choose
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.layers import ConvLSTM, FramePredictor
 
@@ -341,7 +341,10 @@ def test_modules_that_read_the_weight_of_a_linear_layer_work() -> None:
 
 
 def test_choice_is_exact_on_hulls_and_fills_the_rest() -> None:
-    layers = {"a": [Option(1, 9.0), Option(2, 8.5), Option(4, 0.0)], "b": [Option(1, 1.0), Option(4, 0.0)]}
+    layers = {
+        "a": [Item(1, 9.0), Item(2, 8.5), Item(4, 0.0)],
+        "b": [Item(1, 1.0), Item(4, 0.0)],
+    }
     assert choose(layers, 5) == {"a": 2, "b": 0}
     assert choose(layers, 3) == {"a": 1, "b": 0}
     with pytest.raises(ValueError, match="cheapest"):

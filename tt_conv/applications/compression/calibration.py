@@ -17,7 +17,7 @@ from tt_conv.kernels.metric import Metric, patches
 
 _MOST_PATCH_ENTRIES = 4096
 _SAMPLED_ENTRIES = 1 << 21  # per call: positions times entries of a patch
-_SEED = 0
+_SAMPLING_SEED = 0
 _MOST_PROBES = 4
 
 
@@ -53,7 +53,9 @@ class Calibration:
         for number, batch in enumerate(self.batches):
             values = floating(batch)
             if values and not any(value.numel() for value in values):
-                raise ValueError(f"calibration batch {number} ({_shapes(batch)}) is empty; give batches with samples")
+                raise ValueError(
+                    f"calibration batch {number} ({_shapes_of(batch)}) is empty; give batches with samples"
+                )
 
     def run(self, model: nn.Module, number: int) -> Any:
         """Pass one batch; an error names the layer that could not take it."""
@@ -65,10 +67,10 @@ class Calibration:
             try:
                 return call(model, batch)
             except Exception as error:
-                name, module, given = inside[-1] if inside else ("", model, _shapes(batch))
+                name, module, given = inside[-1] if inside else ("", model, _shapes_of(batch))
                 where = f"layer {name!r}, {module}," if name else f"model, a {type(model).__name__},"
                 raise ValueError(
-                    f"calibration batch {number} ({_shapes(batch)}) does not fit: the {where} was given {given} "
+                    f"calibration batch {number} ({_shapes_of(batch)}) does not fit: the {where} was given {given} "
                     f"and failed with: {error}. A tensor is passed as model(batch), a tuple as model(*batch), "
                     "a dict as model(**batch)"
                 ) from error
@@ -120,7 +122,7 @@ class Calibration:
         derivative of the network's output f by the layer's output y over all its calls. ||J||_F^2 is the mean
         of |J^T v|^2 over random v (Hutchinson), which one backward pass gives for all layers.
         """
-        generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(_SAMPLING_SEED)
         total = dict.fromkeys(layers, 0.0)
         size = 0.0
         with at_work(model, layers) as (model, watched):
@@ -227,7 +229,7 @@ class _MomentSum:
         size = self.entries if self.whole else self.inputs
         self.sum = torch.zeros(size, size, dtype=torch.float64, device=layer.weight.device)
         self.count = 0
-        self.generator = torch.Generator().manual_seed(_SEED)
+        self.generator = torch.Generator().manual_seed(_SAMPLING_SEED)
 
     def add(self, x: Tensor) -> None:
         samples = self._samples(x.detach()).float() if x.dtype != torch.float64 else self._samples(x.detach())
@@ -289,14 +291,14 @@ def _removed(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
 def _entering(inside: list[tuple[str, nn.Module, str]], name: str, module: nn.Module) -> Iterator[None]:
     """Keep note of which modules are being called, with the shapes that they were given."""
     enter = module.register_forward_pre_hook(
-        lambda _, inputs, named: inside.append((name, module, _shapes((*inputs, *named.values())))), with_kwargs=True
+        lambda _, inputs, named: inside.append((name, module, _shapes_of((*inputs, *named.values())))), with_kwargs=True
     )
     leave = module.register_forward_hook(lambda *_: inside.pop() and None)
     with _removed(enter), _removed(leave):
         yield
 
 
-def _shapes(value: Any) -> str:
+def _shapes_of(value: Any) -> str:
     parts = list(value.values()) if isinstance(value, Mapping) else value
     parts = parts if isinstance(parts, tuple | list) else [parts]
     return ", ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else repr(p)[:40] for p in itertools.islice(parts, 6))

@@ -54,7 +54,7 @@ def can_hold(layer: Layer, name: str) -> bool:
     return form.is_worthwhile(layer.weight.shape) and (name == "svd" or not isinstance(layer, nn.Linear))
 
 
-def candidates(layer: Layer, kernel: WeightedKernel, formats: Iterable[str]) -> list[Candidate]:
+def smaller_candidates(layer: Layer, kernel: WeightedKernel, formats: Iterable[str]) -> list[Candidate]:
     """Return what the formats can do with fewer parameters than the dense kernel has."""
     found = []
     for name in formats:

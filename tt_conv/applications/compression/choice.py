@@ -11,14 +11,14 @@ _UNITS = 2000
 
 
 @dataclass(frozen=True)
-class Option:
+class Item:
     """A candidate as the choice sees it."""
 
     cost: float
     loss: float
 
 
-def choose(options: Mapping[str, Sequence[Option]], allowed: float) -> dict[str, int]:
+def choose(options: Mapping[str, Sequence[Item]], allowed: float) -> dict[str, int]:
     """Pick one option per layer so that the costs stay within a sum and the losses are small.
 
     That is a multiple-choice knapsack problem. Two answers are made, and the better one is taken: on the lower
@@ -28,7 +28,7 @@ def choose(options: Mapping[str, Sequence[Option]], allowed: float) -> dict[str,
 
     Parameters
     ----------
-    options : mapping of str to sequence of Option
+    options : mapping of str to sequence of Item
         For each layer, at least one.
     allowed : float
         Largest sum of costs.
@@ -45,28 +45,28 @@ def choose(options: Mapping[str, Sequence[Option]], allowed: float) -> dict[str,
 
     Examples
     --------
-    >>> layers = {"a": [Option(1, 9.0), Option(4, 0.0)], "b": [Option(1, 1.0), Option(4, 0.0)]}
+    >>> layers = {"a": [Item(1, 9.0), Item(4, 0.0)], "b": [Item(1, 1.0), Item(4, 0.0)]}
     >>> choose(layers, 5)
     {'a': 1, 'b': 0}
     """
     hulls = {name: _hull(layer) for name, layer in options.items()}
     cheapest = {name: hull[0] for name, hull in hulls.items()}
-    if _cost(options, cheapest) > allowed * (1 + 1e-12):
-        raise ValueError(f"the cheapest options cost {_cost(options, cheapest)}, and {allowed} is allowed")
+    if _total_cost(options, cheapest) > allowed * (1 + 1e-12):
+        raise ValueError(f"the cheapest options cost {_total_cost(options, cheapest)}, and {allowed} is allowed")
     answers = [_along_hulls(options, hulls, allowed), _by_units(options, cheapest, allowed)]
-    filled = [_filled(options, answer, allowed - _cost(options, answer)) for answer in answers]
+    filled = [_spend_the_rest(options, answer, allowed - _total_cost(options, answer)) for answer in answers]
     return min(filled, key=lambda answer: sum(options[name][index].loss for name, index in answer.items()))
 
 
-def _cost(options: Mapping[str, Sequence[Option]], chosen: Mapping[str, int]) -> float:
+def _total_cost(options: Mapping[str, Sequence[Item]], chosen: Mapping[str, int]) -> float:
     return sum(options[name][index].cost for name, index in chosen.items())
 
 
 def _along_hulls(
-    options: Mapping[str, Sequence[Option]], hulls: Mapping[str, Sequence[int]], allowed: float
+    options: Mapping[str, Sequence[Item]], hulls: Mapping[str, Sequence[int]], allowed: float
 ) -> dict[str, int]:
     chosen = {name: hull[0] for name, hull in hulls.items()}
-    spent = _cost(options, chosen)
+    spent = _total_cost(options, chosen)
     steps = [
         (_saving(options[name][here], options[name][there]), name, here, there)
         for name, hull in hulls.items()
@@ -79,9 +79,9 @@ def _along_hulls(
     return chosen
 
 
-def _by_units(options: Mapping[str, Sequence[Option]], cheapest: Mapping[str, int], allowed: float) -> dict[str, int]:
+def _by_units(options: Mapping[str, Sequence[Item]], cheapest: Mapping[str, int], allowed: float) -> dict[str, int]:
     """Choose exactly for costs that are rounded up to units of the budget beyond the cheapest options."""
-    unit = (allowed - _cost(options, cheapest)) / _UNITS
+    unit = (allowed - _total_cost(options, cheapest)) / _UNITS
     if unit <= 0:
         return dict(cheapest)
     best = np.zeros(_UNITS + 1)  # least loss by the units that may be spent
@@ -105,7 +105,7 @@ def _by_units(options: Mapping[str, Sequence[Option]], cheapest: Mapping[str, in
     return {name: chosen[name] for name in options}
 
 
-def _filled(options: Mapping[str, Sequence[Option]], chosen: dict[str, int], left: float) -> dict[str, int]:
+def _spend_the_rest(options: Mapping[str, Sequence[Item]], chosen: dict[str, int], left: float) -> dict[str, int]:
     while True:
         best: tuple[float, str, int] | None = None
         for name, index in chosen.items():
@@ -122,11 +122,11 @@ def _filled(options: Mapping[str, Sequence[Option]], chosen: dict[str, int], lef
         chosen[name] = other
 
 
-def _saving(now: Option, then: Option) -> float:
+def _saving(now: Item, then: Item) -> float:
     return (now.loss - then.loss) / (then.cost - now.cost)
 
 
-def _hull(options: Sequence[Option]) -> list[int]:
+def _hull(options: Sequence[Item]) -> list[int]:
     """Return the options on the lower convex hull, from the cheapest on, each with less loss than the one before."""
     hull: list[int] = []
     for index in sorted(range(len(options)), key=lambda n: (options[n].cost, options[n].loss)):

@@ -14,8 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.compression.calibration import Calibration, Seen, at_work, call, evaluating, relative_error
-from tt_conv.applications.compression.candidates import Candidate, build_layer, can_hold, candidates, factor_shapes
-from tt_conv.applications.compression.choice import Option, choose
+from tt_conv.applications.compression.candidates import (
+    Candidate,
+    build_layer,
+    can_hold,
+    factor_shapes,
+    smaller_candidates,
+)
+from tt_conv.applications.compression.choice import Item, choose
 from tt_conv.applications.compression.layers import (
     Layer,
     Layers,
@@ -203,7 +209,7 @@ class Survey:
                     options = _forced_candidates(layer, kernel, *self._forced[name])
                 else:
                     dense = Candidate("dense", (), kernel.dense.numel(), 0.0)
-                    options = [dense, *candidates(layer, kernel, self._formats)]
+                    options = [dense, *smaller_candidates(layer, kernel, self._formats)]
             found[name] = [self._with_macs(name, c) for c in options] if self.calibration is not None else options
         if all(len(options) == 1 and options[0].format == "dense" for options in found.values()):
             reasons = dict.fromkeys(found, "no rank of any format is smaller than the dense kernel")
@@ -214,7 +220,7 @@ class Survey:
         if name not in self.seen:
             return replace(candidate, macs=0)
         layer = self.layers[name]
-        return replace(candidate, macs=_macs(_hollow(layer, candidate), self.seen[name]))
+        return replace(candidate, macs=_macs_of_calls(_hollow(layer, candidate), self.seen[name]))
 
     def compress(self, budget: float, budget_of: str = "parameters") -> tuple[nn.Module, CompressionReport]:
         """Return the network for one budget, as :func:`compress` does."""
@@ -232,7 +238,7 @@ class Survey:
     def smallest_budget(self, budget_of: str = "parameters") -> float:
         """Return the smallest fraction of parameters, MACs or time that can be met."""
         fixed, total = self._fixed(budget_of)
-        return (fixed + sum(min(map(_cost(budget_of), c)) for c in self.candidates.values())) / total
+        return (fixed + sum(min(map(_cost_of(budget_of), c)) for c in self.candidates.values())) / total
 
     def _fixed(self, budget_of: str) -> tuple[int, float]:
         """Return what no choice changes, and the total of the original."""
@@ -251,7 +257,7 @@ class Survey:
             layer = self.layers[name]
             before = self.seconds_before[name] = self._seconds(name, layer)
             self.candidates[name] = [
-                replace(c, seconds=before if c.format == "dense" else self._seconds(name, _filled(layer, c)))
+                replace(c, seconds=before if c.format == "dense" else self._seconds(name, _with_some_values(layer, c)))
                 for c in options
             ]
 
@@ -260,15 +266,13 @@ class Survey:
         return sum(count * seconds_of_call(layer, shape) for shape, count in calls.items())
 
     def _macs_before(self, name: str) -> int:
-        return _macs(self.layers[name], self.seen[name]) if name in self.seen else 0
+        return _macs_of_calls(self.layers[name], self.seen[name]) if name in self.seen else 0
 
     def _within(self, budget: float, budget_of: str) -> dict[str, Candidate]:
         """Choose the least loss within a fraction of parameters, MACs or time."""
         fixed, total = self._fixed(budget_of)
-        cost = _cost(budget_of)
-        options = {
-            name: [Option(cost(c), self._loss(name, c)) for c in found] for name, found in self.candidates.items()
-        }
+        cost = _cost_of(budget_of)
+        options = {name: [Item(cost(c), self._loss(name, c)) for c in found] for name, found in self.candidates.items()}
         smallest = self.smallest_budget(budget_of)
         if smallest > budget * (1 + 1e-12):
             raise ValueError(
@@ -308,7 +312,7 @@ class Survey:
                 "numbers: return tensors, or tuples, lists or dicts of them, or give a budget of parameters"
             )
         options = {
-            name: [Option(self._loss(name, c), c.parameters) for c in found] for name, found in self.candidates.items()
+            name: [Item(self._loss(name, c), c.parameters) for c in found] for name, found in self.candidates.items()
         }
         least = math.sqrt(sum(min(option.cost for option in layer) for layer in options.values()))
         best: tuple[int, nn.Module, list[LayerReport]] | None = None
@@ -455,7 +459,7 @@ def _forced_candidates(layer: Layer, kernel: WeightedKernel, name: str, rank: An
     form = kernel_format(name, kernel.dense.shape)
     if rank is not None:
         return [Candidate.of(name, form.truncation(kernel, choose_rank(form, rank)))]
-    options = candidates(layer, kernel, [name])
+    options = smaller_candidates(layer, kernel, [name])
     if not options:
         raise ValueError(f"no rank of {name!r} is smaller than its dense kernel")
     return options
@@ -469,7 +473,7 @@ def _same_layers(copied: nn.Module, layers: Mapping[str, Layer]) -> dict[str, An
     return {name: copied.get_submodule(name) for name in layers}
 
 
-def _cost(budget_of: str) -> Callable[[Candidate], float]:
+def _cost_of(budget_of: str) -> Callable[[Candidate], float]:
     if budget_of == "time":
         return lambda c: c.seconds or 0.0
     return lambda c: (c.macs or 0) if budget_of == "macs" else c.parameters
@@ -495,7 +499,7 @@ def _hollow(layer: Layer, candidate: Candidate) -> nn.Module:
     return build_layer(copy.deepcopy(layer).to("meta"), candidate.format, factors)
 
 
-def _filled(layer: Layer, candidate: Candidate) -> nn.Module:
+def _with_some_values(layer: Layer, candidate: Candidate) -> nn.Module:
     """Return what a candidate becomes, with some values: they take as long as the right ones."""
     if candidate.format == "dense":
         return layer
@@ -527,7 +531,7 @@ def _named(name: str) -> Iterator[None]:
         raise ValueError(f"the layer {name or '(model)'!r}: {error}") from error
 
 
-def _macs(layer: nn.Module, seen: Seen) -> int:
+def _macs_of_calls(layer: nn.Module, seen: Seen) -> int:
     """Return the multiply-adds of a layer for the inputs that it saw."""
     return sum(calls * _macs_of_call(layer, shape) for shape, calls in seen.shapes.items())
 

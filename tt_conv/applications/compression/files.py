@@ -131,7 +131,7 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
         model = copied(instance)
     model = _with_layers(model, config["layers"], weights)
     weights = _present_names(model, weights)
-    _compare(model, weights, path)
+    _refuse_misfits(model, weights, path)
     model.load_state_dict(weights, assign=instance is None)
     return model.eval() if instance is None else model
 
@@ -272,7 +272,7 @@ def _present_names(model: nn.Module, weights: Mapping[str, Tensor]) -> dict[str,
     return {older.get(name, name): value for name, value in weights.items()}
 
 
-def _compare(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+def _refuse_misfits(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
     expected = model.state_dict()
     missing, extra = sorted(set(expected) - set(weights)), sorted(set(weights) - set(expected))
     problems = [f"missing: {', '.join(missing)}"] if missing else []
