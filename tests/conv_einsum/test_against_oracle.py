@@ -262,6 +262,22 @@ def test_autocast_mixes_types(problem):
     torch.testing.assert_close(value.double(), expected, rtol=1e-1, atol=1e-1 * float(expected.abs().max()))
 
 
+@pytest.mark.parametrize("problem", CONVOLUTIONS, ids=by_name)
+def test_gradients_under_autocast(problem):
+    strided = {"padding": "full", "stride": 2, "dilation": 2} if problem.convolved else {}
+    for options in [*usable_options(problem), strided]:
+        exact = make_operands(problem.shapes)
+        expected = oracle(problem.equation, *exact, **options)
+        wanted = torch.autograd.grad(expected, exact, torch.ones_like(expected))
+        operands = [operand.detach().float().requires_grad_() for operand in exact]
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            value = conv_einsum(problem.equation, *operands, **options)
+        gradients = torch.autograd.grad(value, operands, torch.ones_like(value))
+        for gradient, other in zip(gradients, wanted, strict=True):
+            # Operands and intermediates are rounded to 8 bits.
+            torch.testing.assert_close(gradient.double(), other, rtol=5e-2, atol=5e-2 * float(other.abs().max()))
+
+
 @pytest.mark.parametrize("problem", [CONVOLUTIONS[0], SMALL_NETWORKS[4], SMALL_NETWORKS[19]], ids=by_name)
 def test_second_derivatives(problem):
     operands = make_operands(problem.shapes)
