@@ -90,42 +90,6 @@ def check_finite(tensor: Tensor, name: str) -> None:
         raise ValueError(f"{name} has entries that are not finite")
 
 
-def check_dtype(value: Tensor, name: str, parameter: Tensor) -> None:
-    """Check that a tensor has the dtype and device of a module's parameters; autocast mixes fp32 and its own dtype."""
-    if value.device != parameter.device:
-        raise ValueError(f"{name} is on {value.device} and the parameters on {parameter.device}; move one of them")
-    if value.dtype == parameter.dtype or _mixed_by_autocast(value, parameter):
-        return
-    hint = "scale it to floats first" if not value.is_floating_point() else f"use {name}.to(...) or module.to(...)"
-    raise ValueError(f"{name} has dtype {value.dtype} and the parameters {parameter.dtype}; {hint}")
-
-
-def _mixed_by_autocast(*values: Tensor) -> bool:
-    """Say whether autocast is on and converts all of these tensors to its dtype."""
-    device = values[0].device.type
-    if device == "meta" or not torch.is_autocast_enabled(device):
-        return False
-    return all(value.dtype in (torch.float32, torch.get_autocast_dtype(device)) for value in values)
-
-
-def check_state(state: object, count: int, shape: tuple[int, ...], like: Tensor, what: str) -> None:
-    """Check that a state is ``count`` floating tensors of one shape on the device of ``like``."""
-    if not isinstance(state, Sequence) or not all(isinstance(value, Tensor) for value in state):
-        given = [type(value).__name__ for value in state] if isinstance(state, Sequence) else type(state).__name__
-        raise TypeError(f"state must be {what}, {count} tensors in all, got {given}")
-    if len(state) != count:
-        raise ValueError(f"state must be {what}, {count} tensors in all, got {len(state)}")
-    for n, value in enumerate(state):
-        if value.shape != shape:
-            raise ValueError(f"state[{n}] must have shape {shape}, got {tuple(value.shape)}")
-        if value.device != like.device or not value.is_floating_point():
-            raise ValueError(f"state[{n}] must be floating-point on {like.device}, got {value.dtype} on {value.device}")
-        if value.dtype != like.dtype and not _mixed_by_autocast(value, like):
-            raise ValueError(
-                f"state[{n}] must have the dtype of the input, {like.dtype}, got {value.dtype}; use state[{n}].to(...)"
-            )
-
-
 def check_shape(value: Tensor, name: str, layout: str, channels: int, dim: int, channel_axis: int) -> None:
     """Check the number of axes and of channels of a tensor whose last ``dim`` axes are spatial.
 

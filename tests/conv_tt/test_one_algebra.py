@@ -92,7 +92,7 @@ def test_a_cell_evaluates_by_the_program_of_its_conv_tt(window: str, monkeypatch
 
     monkeypatch.setattr(program.CompiledProgram, "bind", refuse)
     with pytest.raises(RuntimeError, match="the program was asked"):
-        ConvTTLSTMCell(1, 2, 3, window=window)(torch.zeros(1, 1, 4, 4))
+        ConvTTLSTMCell(1, 2, 3, window=window, input_kernel_size=5)(torch.zeros(1, 1, 4, 4))
 
 
 def test_a_layer_walks_by_the_registers_of_its_conv_tt(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -104,16 +104,17 @@ def test_a_layer_walks_by_the_registers_of_its_conv_tt(monkeypatch: pytest.Monke
         ConvTTLSTM(1, 2, 3)(torch.zeros(1, 2, 1, 4, 4))
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("window", ["sliding", "fixed"])
-def test_a_single_call_with_kept_weights_evaluates_by_the_levels_of_its_conv_tt(
-    window: str, monkeypatch: pytest.MonkeyPatch
+def test_a_single_call_with_stagewise_borders_evaluates_by_the_levels_of_its_conv_tt(
+    window: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:
         raise RuntimeError("the levels were asked")
 
     monkeypatch.setattr(registers.StagewiseLevels, "newest", refuse)
     with torch.no_grad(), pytest.raises(RuntimeError, match="the levels were asked"):
-        ConvTTLSTMCell(1, 2, 3, window=window).eval()(torch.zeros(1, 1, 4, 4))
+        ConvTTLSTMCell(1, 2, 3, window=window).train(training)(torch.zeros(1, 1, 4, 4))
 
 
 @pytest.mark.parametrize("window", ["sliding", "fixed"])

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-import tt_conv.layers.engine as engine
+import tt_conv.layers.conv_lstm as conv_lstm
 from tt_conv import TensorizedConv
 from tt_conv.kernels.chain import KernelChain, Link, fastest_chain, merged, paddings, seconds
 from tt_conv.layers import ConvLSTM, ConvLSTMCell
@@ -39,13 +39,13 @@ def test_every_chain_gives_the_gates_of_the_dense_kernel(name: str, dim: int, mo
     torch.manual_seed(dim)
     cell = factorized(name, dim)
     x, state = torch.rand(2, 3, *(4,) * dim).double(), [torch.rand(2, 4, *(4,) * dim).double() for _ in range(2)]
-    expected = dense(cell).recurrence(state, from_zero=False).gates(x)
+    expected = dense(cell).prepare(x, state[0]).of(x, state[:1])
     lengths = set()
     for chain in cell.conv.chains():
-        monkeypatch.setattr(engine, "fastest_chain", lambda *_, chain=chain: chain)
-        recurrence = cell.recurrence(state, from_zero=False)
-        assert isinstance(recurrence, engine.ChainRecurrence)
-        torch.testing.assert_close(recurrence.gates(x), expected, rtol=0, atol=1e-10)
+        monkeypatch.setattr(conv_lstm, "fastest_chain", lambda *_, chain=chain: chain)
+        gates = cell.prepare(x, state[0])
+        assert isinstance(gates, conv_lstm.ChainGates)
+        torch.testing.assert_close(gates.of(x, state[:1]), expected, rtol=0, atol=1e-10)
         lengths.add(len(chain))
     assert {1, 2} <= lengths
 

@@ -7,7 +7,7 @@ import torch
 
 from tests.layers.test_cells import CASES, make, oracle, sequences
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
-from tt_conv.layers.engine import Recurrence
+from tt_conv.layers.walk import Walk
 from tt_conv.runtime import formats
 
 LAYERS = [
@@ -53,19 +53,19 @@ def test_so_it_does_in_layers_that_take_the_low_precision_of_others(
     cell: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = FramePredictor(1, (3, 4), (2, 2), cell=cell, kernel_size=3, skip_stride=1).train(training)
-    frames, memories, step = torch.rand(2, 4, 1, 6, 6), [], Recurrence.step
+    frames, memories, step = torch.rand(2, 4, 1, 6, 6), [], Walk.step
 
-    def watched_step(recurrence: Recurrence, x: torch.Tensor) -> torch.Tensor:
-        newest = step(recurrence, x)
-        memories.append(recurrence.state()[-1])
+    def watched_step(walk: Walk, x: torch.Tensor) -> torch.Tensor:
+        newest = step(walk, x)
+        memories.append(walk.state()[-1])
         return newest
 
-    monkeypatch.setattr(Recurrence, "step", watched_step)
+    monkeypatch.setattr(Walk, "step", watched_step)
     with torch.set_grad_enabled(training), torch.autocast("cpu", torch.bfloat16):
         model(frames, future=2)
         _, states = model.step(frames[:, 0])
         _, states = model.step(frames[:, 1], states)
-    assert len(memories) == 4 * 5
+    assert len(memories) == 4 * (5 + 2)
     assert {memory.dtype for memory in (*memories, *(state[-1] for state in states))} == {torch.float32}
 
 

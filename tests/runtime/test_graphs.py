@@ -6,6 +6,7 @@ No CUDA here: a stand-in replays by running the recorded function again into the
 import copy
 import pickle
 from collections.abc import Callable, Sequence
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from tests.layers.test_compile_and_export import LAYERS
 from tt_conv.layers import ConvTTLSTM, ConvTTLSTMCell, FramePredictor
-from tt_conv.runtime.graphs import _MOST_KINDS, Graphs
+from tt_conv.runtime.graphs import MOST_RECORDED, Graphs
 from tt_conv.runtime.kept import without_keeping
 
 
@@ -170,10 +171,10 @@ def test_shapes_that_change_run_as_usual_until_they_come_again() -> None:
     replayed = replaying(layer)
     with torch.no_grad():
         for turn in range(3):
-            for side in range(2, 2 + _MOST_KINDS + 2):
+            for side in range(2, 2 + MOST_RECORDED + 2):
                 sequence = torch.rand(1, 2, 1, side, side)
                 torch.testing.assert_close(replayed(sequence)[0], layer(sequence)[0])
-            assert StandIn.recorded == (_MOST_KINDS if turn else 0)
+            assert StandIn.recorded == (MOST_RECORDED if turn else 0)
         assert replayed(torch.rand(0, 2, 1, 3, 3))[0].shape == (0, 2, 2, 3, 3)
 
 
@@ -244,3 +245,28 @@ def test_without_cuda_they_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         layer.use_cuda_graphs()
     layer.use_cuda_graphs(False)
     layer(torch.rand(1, 2, 1, 4, 4))
+
+
+def test_threads_take_turns() -> None:
+    layer = ConvTTLSTM(1, 3, 3, order=2, rank=2).eval()
+    replayed = replaying(layer)
+    sequences = [torch.randn(1, 3, 1, 5, 5) for _ in range(4)]
+    failures: list[BaseException] = []
+
+    def run(sequence: Tensor, expected: Tensor) -> None:
+        try:
+            with torch.no_grad():
+                for _ in range(20):
+                    torch.testing.assert_close(replayed(sequence)[0], expected)
+        except BaseException as error:
+            failures.append(error)
+
+    with torch.no_grad():
+        expected = [layer(sequence)[0] for sequence in sequences]
+    threads = [Thread(target=run, args=given) for given in zip(sequences, expected, strict=True)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert StandIn.recorded == 1

@@ -16,7 +16,8 @@ from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.network import Network
 from tt_conv.conv_einsum.plan import Path, Steps, left_to_right, limit_in_elements, plan
 from tt_conv.conv_einsum.search import cheapest, cheapest_few, steps_of
-from tt_conv.conv_einsum.tensors import autocast_dtype, check_tensors
+from tt_conv.conv_einsum.tensors import check_tensors
+from tt_conv.runtime.formats import autocast_dtype
 from tt_conv.runtime.machine import machine_of
 from tt_conv.runtime.modes import is_fake, is_recorded, is_transformed
 from tt_conv.runtime.race import fastest, promising, update_and_calls

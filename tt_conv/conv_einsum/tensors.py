@@ -4,9 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
-from torch.amp import is_autocast_available
 
 from tt_conv.conv_einsum.errors import ConvEinsumError
+from tt_conv.runtime.formats import autocast_dtype
 
 SUPPORTED = (
     torch.float32,
@@ -69,10 +69,3 @@ def check_tensors(
                     "(outside autocast nothing is converted)",
                     equation,
                 )
-
-
-def autocast_dtype(device: torch.device) -> torch.dtype | None:
-    """Return the type to which autocast converts on a device; None if it is off, or unknown there."""
-    if not is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
-        return None
-    return torch.get_autocast_dtype(device.type)

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tt_conv.conv_einsum.tensors import autocast_dtype
 from tt_conv.conv_tt.program import (
     ConvTTShape,
     DenseProgram,
@@ -21,6 +20,7 @@ from tt_conv.conv_tt.program import (
     winners,
 )
 from tt_conv.conv_tt.tensor import ConvTTTensor
+from tt_conv.runtime.formats import autocast_dtype
 from tt_conv.runtime.modes import is_jit_traced, is_transformed
 from tt_conv.runtime.race import fastest, promising, update_and_calls
 

@@ -9,9 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.checks import (
-    check_dtype,
     check_shape,
-    check_state,
     kernel_size_per_level,
     one_of,
     positive_int,
@@ -35,6 +33,7 @@ from tt_conv.conv_tt.program import (
 from tt_conv.conv_tt.rank import ConvTTFormat
 from tt_conv.conv_tt.tensor import ConvTTTensor, check_window, dense_support
 from tt_conv.kernels.rank import choose_rank
+from tt_conv.runtime.formats import check_dtype, check_state
 from tt_conv.runtime.kept import Kept
 
 _SEQUENCE = "[batch, time, channels, *spatial]"

@@ -196,7 +196,7 @@ class StagewiseLevels:
         """Return :math:`V_M` of the ``steps`` frames ``[batch, in_channels, *spatial]``, oldest first."""
         older: list[Tensor] = []
         for level, window, rank in zip(self._levels, self._windows, self._rank, strict=True):
-            older = [level([*(frames[n] for n in window), *older], rank)]
+            older = [level.of([*(frames[n] for n in window), *older], rank)]
         return older[0]
 
 

@@ -32,6 +32,7 @@ from tt_conv.kernels.convolution import (
 from tt_conv.kernels.format import KernelFactors
 from tt_conv.kernels.rank import RankArgument, choose_rank
 from tt_conv.kernels.table import FORMATS, kernel_format, read_factorized
+from tt_conv.runtime.formats import autocast_dtype
 from tt_conv.runtime.kept import Kept, Memo
 from tt_conv.runtime.modes import is_fake, is_jit_traced, is_transformed
 
@@ -477,7 +478,7 @@ class TensorizedConv(nn.Module):
         factor = next(iter(self.factors.values()))
         if x.device != factor.device:
             raise ValueError(f"input is on {x.device}, the layer on {factor.device}; move one of them") from error
-        if x.dtype != factor.dtype and not torch.is_autocast_enabled(x.device.type):
+        if x.dtype != factor.dtype and autocast_dtype(x.device) is None:
             raise ValueError(
                 f"input is {x.dtype}, the layer {factor.dtype}; convert one of them, or use torch.autocast"
             ) from error

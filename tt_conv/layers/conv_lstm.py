@@ -1,14 +1,70 @@
 """ConvLSTM."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from operator import index
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tt_conv.layers.engine import ChainRecurrence, ConvLSTMRecurrence, ModuleRecurrence, Recurrence
-from tt_conv.layers.frozen import Gates, frozen_conv_lstm
-from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
+from tt_conv.kernels.chain import fastest_chain, paddings
+from tt_conv.kernels.convolution import MODULES
+from tt_conv.layers.cell import RecurrentCell, RecurrentLayer
+from tt_conv.layers.gates import double_candidate
+from tt_conv.layers.walk import Gates, check_gates, is_plain, keeps_frames, prepare_gate_weights
+from tt_conv.runtime.formats import CONVOLUTIONS, JoinedConvolution, as_autocast, channels_last
+from tt_conv.runtime.modes import has_hooks
+
+
+class ConvolutionGates(Gates):
+    """The gates as one convolution of ``[x | h]``."""
+
+    def __init__(self, weight: Tensor, bias: Tensor | None) -> None:
+        self.channels = len(weight)
+        self.convolution = JoinedConvolution(*prepare_gate_weights(weight, bias))
+
+    def of(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        return self.convolution.of([x, hidden[-1]], self.channels)
+
+
+class ChainGates(Gates):
+    """The gates of a factorized convolution: a few convolutions one after the other, merged once."""
+
+    def __init__(self, conv: Any, x: Tensor) -> None:
+        batch, _, *spatial = x.shape
+        chain = fastest_chain(conv.chains(), index(batch) * math.prod(map(index, spatial)), x.device)
+        *inner, last = chain
+        weight, self.bias = prepare_gate_weights(last.kernel, conv.bias)
+        kernels = [*(channels_last(as_autocast(link.kernel)) for link in inner), weight]
+        self.links = list(zip(kernels, paddings(chain), [link.groups for link in chain], strict=True))
+        self.channels = conv.out_channels
+        self.convolve = CONVOLUTIONS[len(spatial)]
+
+    def of(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        value = torch.cat([x, hidden[-1]], dim=1)
+        for kernel, padding, groups in self.links[:-1]:
+            value = self.convolve(value, kernel, padding=padding, groups=groups)
+        kernel, padding, _ = self.links[-1]
+        return self.convolve(value, kernel, self.bias, padding=padding)[:, : self.channels]
+
+
+class CalledGates(Gates):
+    """The gates of a module that is called: one with hooks, or of an unknown kind."""
+
+    def __init__(self, conv: nn.Module, channels: int) -> None:
+        self.conv, self.channels = conv, channels
+
+    def of(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        gates = self.conv(torch.cat([x, hidden[-1]], dim=1))
+        return double_candidate(check_gates(gates, x, self.channels, "conv"), dim=1)
+
+
+def _is_chain(conv: nn.Module) -> bool:
+    """Say whether a module is a factorized convolution, and nothing but its chains of kernels."""
+    # A subclass with a ``forward`` of its own may compute anything, whatever chains it inherits.
+    homes = [next((kind for kind in type(conv).__mro__ if name in vars(kind)), None) for name in ("chains", "forward")]
+    return homes[0] is not None and homes[0] is homes[1] and "forward" not in vars(conv) and not has_hooks(conv)
 
 
 class ConvLSTMCell(RecurrentCell):
@@ -59,7 +115,7 @@ class ConvLSTMCell(RecurrentCell):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(in_channels, hidden_channels, kernel_size, steps=1, dim=dim)
-        self.conv = CONVOLUTIONS[self.dim](
+        self.conv = MODULES[self.dim](
             self.in_channels + self.hidden_channels,
             4 * self.hidden_channels,
             self.kernel_size,  # type: ignore[arg-type]
@@ -69,25 +125,29 @@ class ConvLSTMCell(RecurrentCell):
             dtype=dtype,
         )
 
-    def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
-        """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
-        return self.conv(torch.cat([x, hidden[-1]], dim=1))
-
-    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
-        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
-        conv: nn.Module = self.conv
-        if isinstance(conv, nn.modules.conv._ConvNd):
-            return ConvLSTMRecurrence(self, state)
-        # Compression replaces it.
-        return ChainRecurrence(self, state) if hasattr(conv, "chains") else ModuleRecurrence(self, state)
-
-    def can_freeze(self) -> bool:
-        """Say whether :meth:`frozen_gates` serves single calls of this cell."""
-        return isinstance(self.conv, nn.modules.conv._ConvNd)
-
-    def frozen_gates(self) -> Gates:
+    def prepare(self, x: Tensor, hidden: Tensor, *, reuse: int = 1) -> Gates:
         """Return the gates with the present weights prepared."""
-        return frozen_conv_lstm(self)
+        conv: Any = self.conv
+        kind = self._kind_of_convolution()
+        if kind == "plain":
+            return ConvolutionGates(conv.weight, conv.bias)
+        return ChainGates(conv, x) if kind == "chain" else CalledGates(conv, 4 * self.hidden_channels)
+
+    def gates_key(self, x: Tensor) -> Hashable | None:
+        """Say what :meth:`prepare` depends on besides weights and precision; None if its result must not be kept."""
+        kind = self._kind_of_convolution()
+        if kind == "called":
+            return None
+        # Which factors are merged depends on the size of the frames.
+        return (kind, x.shape) if kind == "chain" else kind
+
+    def _kind_of_convolution(self) -> str:
+        """Say whether the convolution is one kernel, a chain of kernels (after compression), or is to be called."""
+        conv: nn.Module = self.conv
+        told = (self.in_channels + self.hidden_channels, 4 * self.hidden_channels, self.kernel_size)
+        if is_plain(conv, *told):
+            return "plain"
+        return "chain" if _is_chain(conv) and keeps_frames(conv, *told, "zeros") else "called"
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""

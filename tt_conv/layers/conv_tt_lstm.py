@@ -1,22 +1,155 @@
 """ConvTT-LSTM: the recurrence of a ConvLSTM as a convolutional tensor-train over several past states."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Literal, TypeAlias, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tt_conv.checks import odd_kernel_size, positive_int
 from tt_conv.conv_tt.layer import ConvTT
-from tt_conv.kernels.convolution import PlainConvolution
-from tt_conv.layers.engine import CONVOLVE, Recurrence, RegisterRecurrence, WindowRecurrence
-from tt_conv.layers.frozen import Gates, frozen_conv_tt_lstm
-from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell, RecurrentLayer
-from tt_conv.runtime.formats import extend
+from tt_conv.conv_tt.registers import Registers, StagewiseLevels
+from tt_conv.kernels.convolution import MODULES, PlainConvolution
+from tt_conv.layers.cell import RecurrentCell, RecurrentLayer
+from tt_conv.layers.gates import double_candidate
+from tt_conv.layers.walk import TYPICAL_LENGTH, Gates, Walk, check_gates, is_plain, prepare_gate_weights
+from tt_conv.runtime.formats import CONVOLUTIONS, Join, JoinedConvolution, extend
 from tt_conv.runtime.modes import has_hooks
 
 Device: TypeAlias = torch.device | str | None
+
+
+class LevelGates(Gates):
+    """The gates of one window with stagewise borders: one convolution per level, and one of ``[x | V_M]``."""
+
+    def __init__(self, train: ConvTT, conv: PlainConvolution | ConvTT, channels: int) -> None:
+        self.levels, self.channels = StagewiseLevels(train), channels
+        self.projection = _projection(conv)
+        weight = torch.cat([_input_kernel(conv), train.cores[-1]], dim=1)
+        self.output = JoinedConvolution(*prepare_gate_weights(weight, train.bias))
+
+    def of(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        beside = x if self.projection is None else self.projection.project(x)[0]
+        return self.output.of([beside, self.levels.newest(hidden)], self.channels)
+
+
+class SumOfGates(Gates):
+    """The gates as a part that the frame determines and a part that the hidden states do."""
+
+    def __init__(self, of_frame: Callable[[Tensor], Tensor], of_past: Callable[[Sequence[Tensor]], Tensor]) -> None:
+        self.of_frame, self.of_past = of_frame, of_past
+
+    def of(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
+        return double_candidate(self.of_frame(x) + self.of_past(hidden), dim=1)
+
+
+class RegisterWalk(Walk):
+    """A walk with a sliding window: one register convolution and one of ``[x | V_M]`` per step.
+
+    Parameters
+    ----------
+    train : ConvTT
+    conv : Conv1d, Conv2d, Conv3d or ConvTT
+        The input convolution.
+    state : sequence of Tensor
+        The zero state if ``from_zero``.
+    apart : callable, optional
+        Gives what the frame adds to the gates i, f, o, g, if one convolution cannot serve it together with the newest
+        core, as one of another size.
+    """
+
+    def __init__(
+        self,
+        train: ConvTT,
+        conv: PlainConvolution | ConvTT,
+        state: Sequence[Tensor],
+        *,
+        apart: Callable[[Tensor], Tensor] | None,
+        from_zero: bool,
+    ) -> None:
+        super().__init__(state, steady=train.lags + 1)
+        self.form = form = Registers(train)
+        form.prepare()
+        self.apart = apart
+        # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
+        self.projection = _projection(conv) if apart is None else None
+        kernels = [_input_kernel(conv), train.cores[-1]] if apart is None else [train.cores[-1]]
+        self.channels = train.out_channels
+        self.weight, self.bias = prepare_gate_weights(torch.cat(kernels, dim=1), train.bias)
+        self.join = Join(self.weight.shape[1])
+        self.placed = [form.place(value) for value in self.hidden]
+        if from_zero:
+            self.registers = form.start_from_zero(self.placed[0])
+        else:
+            self.registers = form.start(self.placed)
+        self.placed = self.placed[train.order :]
+        self.current = True
+        self.to_come: int | None = None
+
+    def only_outputs(self, steps: int) -> None:
+        super().only_outputs(steps)
+        # A compiler would see two kinds of steps.
+        if self.compiled is None:
+            self.to_come = steps
+
+    def step(self, x: Tensor) -> Tensor:
+        newest = super().step(x)
+        if self.to_come is not None:
+            self.to_come -= 1
+            if self.to_come:
+                # The registers hold all that is needed of the hidden state, and less.
+                self._advance()
+            self.hidden = []
+        return newest
+
+    def _advance(self) -> None:
+        placed = [*self.placed, self.form.place(self.hidden[-1])]
+        self.registers = self.form.advance(placed, self.registers)
+        self.placed = placed[1:]
+        self.current = True
+
+    def next_gates(self, x: Tensor) -> Tensor:
+        form = self.form
+        if not self.current:
+            # Not done before it is needed: the last step of a sequence leaves its registers alone.
+            self._advance()
+        self.current = False
+        newest = form.newest_level(self.registers)
+        joined = self.join.cat([newest] if self.apart is not None else [self._beside(x), newest])
+        gates = form.output_convolution(joined, self.weight, self.bias)[:, : self.channels]
+        return gates if self.apart is None else double_candidate(self.apart(x), dim=1) + gates
+
+    def _beside(self, x: Tensor) -> Tensor:
+        """Return what stands beside V_M in the output convolution."""
+        if self.projection is None:
+            return self.form.beside_newest_level(x)
+        return self.projection.newest_level(self.projection.project(x))
+
+
+def _projection(conv: PlainConvolution | ConvTT) -> Registers | None:
+    """Return the projection of a factorized input convolution, prepared."""
+    if not isinstance(conv, ConvTT):
+        return None
+    projection = Registers(conv)
+    projection.prepare()
+    return projection
+
+
+def _input_kernel(conv: PlainConvolution | ConvTT) -> Tensor:
+    """Return the kernel that takes the frame, or its projection, to the gates."""
+    return conv.cores[0] if isinstance(conv, ConvTT) else conv.weight
+
+
+def _padding_mode(boundary: str) -> Literal["zeros", "circular"]:
+    return "circular" if boundary == "circular" else "zeros"
+
+
+def _is_conv_tt(module: nn.Module) -> bool:
+    """Say whether a module is a Conv-TT and nothing else, so that its weights may be read and prepared."""
+    own = isinstance(module, ConvTT) and not {"forward", "bind_for"} & vars(module).keys() and not has_hooks(module)
+    # A subclass with a ``forward`` of its own may compute anything.
+    return own and type(module).forward is ConvTT.forward and type(module).bind_for is ConvTT.bind_for  # type: ignore[attr-defined]
 
 
 class ConvTTLSTMCell(RecurrentCell):
@@ -114,12 +247,12 @@ class ConvTTLSTMCell(RecurrentCell):
         self.recurrent = recurrent
 
     def _dense_input(self, boundary: str, device: Device, dtype: torch.dtype | None) -> PlainConvolution:
-        return CONVOLUTIONS[self.dim](
+        return MODULES[self.dim](
             self.in_channels,
             4 * self.hidden_channels,
             self.input_kernel_size,  # type: ignore[arg-type]
             padding=tuple((k - 1) // 2 for k in self.input_kernel_size),  # type: ignore[arg-type]
-            padding_mode="circular" if boundary == "circular" else "zeros",
+            padding_mode=_padding_mode(boundary),
             bias=False,
             device=device,
             dtype=dtype,
@@ -142,53 +275,79 @@ class ConvTTLSTMCell(RecurrentCell):
             dtype=dtype,
         )
 
-    def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
-        """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
-        if has_hooks(self.recurrent):
-            past = self.recurrent(torch.stack(list(hidden), dim=1))[:, -1]
-        else:
-            past = self.recurrent.bind_for(hidden[-1])(self.recurrent.windows(hidden))
-        return self.bind_input(x)(x) + past
+    def prepare(self, x: Tensor, hidden: Tensor, *, reuse: int = 1) -> Gates:
+        """Return the gates with the present weights prepared, for windows that are evaluated as a whole."""
+        if self.gates_key(x) is not None:
+            return LevelGates(self.recurrent, self.input_conv, 4 * self.hidden_channels)
+        return SumOfGates(self._input_gates(x, reuse=reuse), self._past_gates(hidden, reuse=reuse))
 
-    def bind_input(self, x: Tensor, *, reuse: int = 1) -> Callable[[Tensor], Tensor]:
+    def gates_key(self, x: Tensor) -> Hashable | None:
+        """Say what :meth:`prepare` depends on besides weights and precision; None if its result must not be kept."""
+        # A program of the Conv-TT keeps its weights by itself.
+        levels = self._joins_input() and self.recurrent.boundary == "stagewise" and self.recurrent.optimize == "auto"
+        return "levels" if levels else None
+
+    def walk(self, x: Tensor, state: Sequence[Tensor], *, from_zero: bool) -> Walk:
+        """Prepare a walk through a sequence from a state, which is the zero state if ``from_zero``."""
+        if not self._evaluates_windows() or self.recurrent.window != "sliding":
+            return super().walk(x, state, from_zero=from_zero)
+        apart = None if self._joins_input() else self._input_gates(x, reuse=TYPICAL_LENGTH)
+        return RegisterWalk(self.recurrent, self.input_conv, state, apart=apart, from_zero=from_zero)
+
+    def _evaluates_windows(self) -> bool:
+        """Say whether the recurrence is what this cell was made with, so that its weights may be read and prepared."""
+        train: Any = self.recurrent
+        return _is_conv_tt(train) and (train.in_channels, train.out_channels, train.steps) == (
+            self.hidden_channels,
+            4 * self.hidden_channels,
+            self.steps,
+        )
+
+    def _joins_input(self) -> bool:
+        """Say whether one convolution can serve the frame, or its projection, together with the newest level."""
+        if not self._evaluates_windows():
+            return False
+        conv: nn.Module = self.input_conv
+        channels, size = (self.in_channels, 4 * self.hidden_channels), self.recurrent.kernel_size[-1]
+        boundary = self.recurrent.boundary
+        if not isinstance(conv, ConvTT):
+            return conv._parameters.get("bias") is None and is_plain(conv, *channels, size, _padding_mode(boundary))
+        return (
+            _is_conv_tt(conv)
+            and (conv.in_channels, conv.out_channels, conv.order, conv.steps) == (*channels, 1, 1)
+            and (conv.kernel_size, conv.boundary, conv.bias) == ((size,), boundary, None)
+        )
+
+    def _input_gates(self, x: Tensor, *, reuse: int) -> Callable[[Tensor], Tensor]:
         """Return what gives the part of the gates that frames like ``x`` ``[batch, in_channels, *spatial]`` determine.
 
-        The present parameters are bound; ``reuse`` says how many frames are expected.
+        The present parameters are bound, if the input convolution is of a kind that has any to bind.
         """
-        conv = self.input_conv
-        if isinstance(conv, ConvTT) and has_hooks(conv):
-            return lambda frame: conv(frame.unsqueeze(1)).squeeze(1)
-        if isinstance(conv, ConvTT):
+        conv: nn.Module = self.input_conv
+        channels = 4 * self.hidden_channels
+        if isinstance(conv, ConvTT) and _is_conv_tt(conv) and conv.steps == 1:
             evaluate = conv.bind_for(x, reuse=reuse)
             return lambda frame: evaluate(conv.windows([frame]))
-        if self.recurrent.boundary != "circular" or has_hooks(conv):
-            return conv
-        # torch.nn's own periodic padding refuses frames smaller than half a kernel.
-        half = [(k - 1) // 2 for k in self.input_kernel_size]
-        return lambda frame: CONVOLVE[self.dim](extend(frame, half, "circular"), conv.weight)
+        if isinstance(conv, ConvTT):
+            return lambda frame: check_gates(conv(frame.unsqueeze(1)).squeeze(1), frame, channels, "input_conv")
+        if is_plain(conv, self.in_channels, channels, self.input_kernel_size, "circular"):
+            # torch.nn's own periodic padding refuses frames smaller than half a kernel.
+            half = [(k - 1) // 2 for k in self.input_kernel_size]
+            weight, bias = cast(PlainConvolution, conv).weight, cast(PlainConvolution, conv).bias
+            return lambda frame: CONVOLUTIONS[self.dim](extend(frame, half, "circular"), weight, bias)
+        return lambda frame: check_gates(conv(frame), frame, channels, "input_conv")
 
-    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
-        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
-        if self.recurrent.window == "sliding":
-            return RegisterRecurrence(self, state, from_zero=from_zero)
-        return WindowRecurrence(self, state)
+    def _past_gates(self, newest: Tensor, *, reuse: int) -> Callable[[Sequence[Tensor]], Tensor]:
+        """Return what gives the part of the gates that hidden states like ``newest`` determine."""
+        train, channels = self.recurrent, 4 * self.hidden_channels
+        if self._evaluates_windows():
+            evaluate = train.bind_for(newest, reuse=reuse)
+            return lambda hidden: evaluate(train.windows(hidden))
 
-    def can_freeze(self) -> bool:
-        """Say whether :meth:`frozen_gates` serves single calls of this cell."""
-        plain = isinstance(self.input_conv, (ConvTT, torch.nn.modules.conv._ConvNd))
-        plain = plain and self.input_kernel_size == self.kernel_size
-        return plain and self.recurrent.boundary == "stagewise" and self.recurrent.optimize == "auto"
+        def call(hidden: Sequence[Tensor]) -> Tensor:
+            return check_gates(train(torch.stack(list(hidden), dim=1))[:, -1], hidden[-1], channels, "recurrent")
 
-    def frozen_gates(self) -> Gates:
-        """Return the gates with the present weights prepared."""
-        return frozen_conv_tt_lstm(self)
-
-    def forget_weights(self) -> None:
-        """Drop what was prepared of the weights."""
-        super().forget_weights()
-        for part in (self.recurrent, self.input_conv):
-            if isinstance(part, ConvTT):
-                part.forget_weights()
+        return call
 
     def macs(self, spatial_size: Sequence[int]) -> int:
         """Return the multiply-adds of the convolutions of one step of one sample."""

@@ -10,14 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.checks import check_shape, one_of, positive_int, spatial_dim
+from tt_conv.kernels.convolution import MODULES
+from tt_conv.layers.cell import RecurrentCell
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
-from tt_conv.layers.engine import Recurrence, State
 from tt_conv.layers.patches import fold_patches, unfold_patches
-from tt_conv.layers.recurrence import CONVOLUTIONS, RecurrentCell
+from tt_conv.layers.walk import State, Walk
 from tt_conv.runtime.graphs import Replayable
 
-_CELLS: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {
+_CELL_CLASSES: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {
     "conv_lstm": ConvLSTMCell,
     "conv_tt_lstm": ConvTTLSTMCell,
 }
@@ -107,7 +108,7 @@ class FramePredictor(Replayable):
         blocks = len(hidden_channels)
         stride = blocks if skip_stride is None else positive_int(skip_stride, "skip_stride")
         self.skip_stride = min(stride, blocks)
-        make = _CELLS[one_of(cell, "cell", tuple(_CELLS))]
+        make = _CELL_CLASSES[one_of(cell, "cell", tuple(_CELL_CLASSES))]
         for option in cell_options:
             if option not in inspect.signature(make).parameters:
                 raise TypeError(f"{cell} cells have no option {option!r}; see {make.__name__}")
@@ -120,7 +121,7 @@ class FramePredictor(Replayable):
             self.blocks.append(nn.ModuleList(make(i, hidden, **options) for i in inputs))
             skipped = hidden_channels[b - self.skip_stride] if b >= self.skip_stride else 0
             channels = hidden + skipped
-        self.output = CONVOLUTIONS[self.dim](channels, patch_channels, 1, device=device, dtype=dtype)
+        self.output = MODULES[self.dim](channels, patch_channels, 1, device=device, dtype=dtype)
 
     def forward(
         self, frames: Tensor, future: int, truth: Tensor | None = None, use_truth: Tensor | None = None
@@ -171,7 +172,7 @@ class FramePredictor(Replayable):
     ) -> Tensor:
         """Predict, with arguments that were checked."""
         time = frames.shape[1]
-        walk: list[Recurrence] = []
+        walk: list[Walk] = []
 
         def advance(layer: int, cell: RecurrentCell, x: Tensor) -> Tensor:
             if layer == len(walk):
@@ -219,12 +220,12 @@ class FramePredictor(Replayable):
             raise ValueError(f"states must hold {sizes} tensors, got {[len(state) for state in states]}")
 
         def step(frame: Tensor, *flat: Tensor) -> tuple[Tensor, ...]:
-            prediction, states = self._step(frame, _split(flat, sizes) if flat else None)
+            prediction, states = self._step(frame, _as_states(flat, sizes) if flat else None)
             return prediction, *(value for state in states for value in state)
 
         flat = [] if states is None else [value for state in states for value in state]
         prediction, *values = self._graphs("step", step, (frame, *flat))
-        return prediction, _split(values, sizes)
+        return prediction, _as_states(values, sizes)
 
     def _step(self, frame: Tensor, states: Sequence[State] | None) -> tuple[Tensor, tuple[State, ...]]:
         given = (None,) * len(self.cells()) if states is None else tuple(states)
@@ -283,7 +284,7 @@ class FramePredictor(Replayable):
         return cells + self.output.weight.numel() * math.prod(patches)
 
 
-def _split(values: Sequence[Tensor], sizes: Sequence[int]) -> tuple[State, ...]:
+def _as_states(values: Sequence[Tensor], sizes: Sequence[int]) -> tuple[State, ...]:
     """Return the values as states of these sizes."""
     ends = list(itertools.accumulate(sizes))
     return tuple(tuple(values[end - size : end]) for end, size in zip(ends, sizes, strict=True))

@@ -88,7 +88,7 @@ def _tanh(x: Tensor) -> Tensor:
     return 2 * torch.sigmoid(2 * x) - 1
 
 
-def _like(value: Tensor, gradient: Tensor | None) -> Tensor:
+def _gradient_like(value: Tensor, gradient: Tensor | None) -> Tensor:
     """Return a gradient in the dtype of ``value`` and in the memory format of the engine."""
     if gradient is None:
         return torch.zeros_like(value)
@@ -115,10 +115,10 @@ class _LSTMUpdate(torch.autograd.Function):
         activated = torch.sigmoid(gates.to(cell.dtype))
         i, f, o, s = activated.chunk(4, dim=1)
         squashed = _tanh(new)
-        grad_hidden = _like(new, grad_hidden)
+        grad_hidden = _gradient_like(new, grad_hidden)
         grad_new = torch.ops.aten.tanh_backward(grad_hidden * o, squashed)
         if grad_cell is not None:
-            grad_new = grad_new + _like(new, grad_cell)
+            grad_new = grad_new + _gradient_like(new, grad_cell)
         grad_activated = torch.cat(
             [grad_new * (2 * s - 1), grad_new * cell, grad_hidden * squashed, grad_new * (2 * i)], dim=1
         )

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.conv_tt.layer import ConvTT
+from tt_conv.layers.cell import RecurrentLayer
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
 from tt_conv.layers.frame_predictor import FramePredictor
-from tt_conv.layers.recurrence import RecurrentLayer
 from tt_conv.layers.wrapped import unwrapped
 
-Split: TypeAlias = Callable[[Tensor, list[Tensor]], list[Tensor]]
-Target: TypeAlias = tuple[list[Tensor], Split]
+Cut: TypeAlias = Callable[[Tensor, list[Tensor]], list[Tensor]]
+Destination: TypeAlias = tuple[list[Tensor], Cut]
 """The parameters that a published tensor fills, and how it is cut and brought into their layout."""
 
 
@@ -75,17 +75,17 @@ def load_published_state_dict(module: nn.Module, state_dict: Mapping[str, Tensor
                 parameter.copy_(value)
 
 
-def _targets(module: nn.Module) -> Iterator[tuple[str, Target]]:
+def _targets(module: nn.Module) -> Iterator[tuple[str, Destination]]:
     """Yield each published name with what its tensor fills."""
     if isinstance(module, FramePredictor):
         for b, block in enumerate(module.blocks):
             for l, cell in enumerate(cast(nn.ModuleList, block)):
                 yield from ((f"layers.b{b}l{l}.{name}", target) for name, target in _targets(cell))
-        yield from _convolution("layers.output", module.output)
+        yield from _of_convolution("layers.output", module.output)
     elif isinstance(module, RecurrentLayer):
         yield from _targets(module.cell)
     elif isinstance(module, ConvLSTMCell):
-        yield from _convolution("conv", module.conv)
+        yield from _of_convolution("conv", module.conv)
     elif isinstance(module, ConvTTLSTMCell):
         yield from _conv_tt_lstm(module)
     else:
@@ -95,13 +95,13 @@ def _targets(module: nn.Module) -> Iterator[tuple[str, Target]]:
         )
 
 
-def _convolution(name: str, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Iterator[tuple[str, Target]]:
+def _of_convolution(name: str, conv: nn.Conv1d | nn.Conv2d | nn.Conv3d) -> Iterator[tuple[str, Destination]]:
     yield f"{name}.weight", ([conv.weight], _whole)
     if conv.bias is not None:
         yield f"{name}.bias", ([conv.bias], _whole)
 
 
-def _conv_tt_lstm(cell: ConvTTLSTMCell) -> Iterator[tuple[str, Target]]:
+def _conv_tt_lstm(cell: ConvTTLSTMCell) -> Iterator[tuple[str, Destination]]:
     conv = cell.input_conv
     if isinstance(conv, ConvTT):
         raise TypeError(

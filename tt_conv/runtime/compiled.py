@@ -10,9 +10,9 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from tt_conv.runtime.formats import channels_last
+from tt_conv.runtime.formats import autocast_dtype, channels_last
 
-_MOST_KINDS = 8
+MOST_COMPILED = 8
 _numbers = itertools.count()
 
 
@@ -34,12 +34,12 @@ class Compiled:
 
     def __call__(self, owner: object, frame: Tensor, *others: Any) -> Any:
         frame = _apart(frame)
-        kind = _kind(frame)
+        kind = _kind_of_frame(frame)
         if kind not in self._compiled:
-            if len(self._compiled) == _MOST_KINDS:
+            if len(self._compiled) == MOST_COMPILED:
                 # Whoever has that many kinds of frames would wait for compilers most of the time.
                 return self._function(owner, frame, *others)
-            self._compiled[kind] = torch.compile(_copy(self._function), **self._options)
+            self._compiled[kind] = torch.compile(_with_its_own_code(self._function), **self._options)
         return self._compiled[kind](owner, frame, *others)
 
 
@@ -50,13 +50,11 @@ def _apart(frame: Tensor) -> Tensor:
     return frame.squeeze(0).unsqueeze(0) if frame.shape[0] == 1 else frame
 
 
-def _kind(frame: Tensor) -> Hashable:
-    device = frame.device.type
-    precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    return tuple(frame.shape), frame.dtype, frame.device, precision, torch.is_grad_enabled()
+def _kind_of_frame(frame: Tensor) -> Hashable:
+    return tuple(frame.shape), frame.dtype, frame.device, autocast_dtype(frame.device), torch.is_grad_enabled()
 
 
-def _copy(function: FunctionType) -> FunctionType:
+def _with_its_own_code(function: FunctionType) -> FunctionType:
     """Return the function under a code of its own.
 
     PyTorch counts compilations by code, and gives up after a few. The layers of a stack share their code and differ

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
+from torch.amp import is_autocast_available
 from torch.nn import functional as F
 
 from tt_conv.runtime.modes import is_transformed
@@ -37,13 +38,53 @@ def zeros(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) 
     return empty.zero_()
 
 
+def autocast_dtype(device: torch.device) -> torch.dtype | None:
+    """Return the dtype to which autocast converts on a device; None if it is off, or unknown there."""
+    if not is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+        return None
+    return torch.get_autocast_dtype(device.type)
+
+
 def as_autocast(x: Tensor) -> Tensor:
     """Convert what autocast would convert in every convolution, once."""
-    device = x.device.type
-    # Of tensors without values, on the meta device, nothing can be asked.
-    if device != "meta" and torch.is_autocast_enabled(device) and x.dtype == torch.float32:
-        return x.to(torch.get_autocast_dtype(device))
-    return x
+    if x.dtype != torch.float32:
+        return x
+    low = autocast_dtype(x.device)
+    return x if low is None else x.to(low)
+
+
+def check_dtype(value: Tensor, name: str, parameter: Tensor) -> None:
+    """Check that a tensor has the dtype and device of a module's parameters; autocast mixes fp32 and its own dtype."""
+    if value.device != parameter.device:
+        raise ValueError(f"{name} is on {value.device} and the parameters on {parameter.device}; move one of them")
+    if value.dtype == parameter.dtype or _mixed_by_autocast(value, parameter):
+        return
+    hint = "scale it to floats first" if not value.is_floating_point() else f"use {name}.to(...) or module.to(...)"
+    raise ValueError(f"{name} has dtype {value.dtype} and the parameters {parameter.dtype}; {hint}")
+
+
+def _mixed_by_autocast(*values: Tensor) -> bool:
+    """Say whether autocast is on and converts all of these tensors to its dtype."""
+    low = autocast_dtype(values[0].device)
+    return low is not None and all(value.dtype in (torch.float32, low) for value in values)
+
+
+def check_state(state: object, count: int, shape: tuple[int, ...], like: Tensor, what: str) -> None:
+    """Check that a state is ``count`` floating tensors of one shape on the device of ``like``."""
+    if not isinstance(state, Sequence) or not all(isinstance(value, Tensor) for value in state):
+        given = [type(value).__name__ for value in state] if isinstance(state, Sequence) else type(state).__name__
+        raise TypeError(f"state must be {what}, {count} tensors in all, got {given}")
+    if len(state) != count:
+        raise ValueError(f"state must be {what}, {count} tensors in all, got {len(state)}")
+    for n, value in enumerate(state):
+        if value.shape != shape:
+            raise ValueError(f"state[{n}] must have shape {shape}, got {tuple(value.shape)}")
+        if value.device != like.device or not value.is_floating_point():
+            raise ValueError(f"state[{n}] must be floating-point on {like.device}, got {value.dtype} on {value.device}")
+        if value.dtype != like.dtype and not _mixed_by_autocast(value, like):
+            raise ValueError(
+                f"state[{n}] must have the dtype of the input, {like.dtype}, got {value.dtype}; use state[{n}].to(...)"
+            )
 
 
 _UNIT = 8
@@ -109,7 +150,7 @@ class JoinedConvolution:
         self._padding = [(k - 1) // 2 for k in weight.shape[2:]]
         self._join = Join(weight.shape[1])
 
-    def __call__(self, parts: Sequence[Tensor], channels: int) -> Tensor:
+    def of(self, parts: Sequence[Tensor], channels: int) -> Tensor:
         """Convolve tensors ``[batch, *, *spatial]``; of the output only the first ``channels`` are no padding."""
         joined = self._join.cat(parts)
         return self._convolve(joined, self.weight, self.bias, padding=self._padding)[:, :channels]

@@ -10,19 +10,21 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from threading import RLock
 from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+from tt_conv.runtime.formats import autocast_dtype
 from tt_conv.runtime.kept import without_keeping
 from tt_conv.runtime.modes import has_hooked_parts, is_traced, is_transformed
 
 Call: TypeAlias = Callable[..., Sequence[Tensor]]
 Recording: TypeAlias = Callable[[], Sequence[Any]]
 
-_MOST_KINDS = 8
+MOST_RECORDED = 8
 
 
 class Recorder(Protocol):
@@ -76,7 +78,7 @@ class _Inference:
         self.replay = recorder.record(lambda: call(*self.inputs))
 
     def __call__(self, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        _copy(tensors, self.inputs)
+        _copy_into(tensors, self.inputs)
         return tuple(output.clone() for output in self.replay())
 
 
@@ -135,7 +137,7 @@ class _Replay(torch.autograd.Function):
     def forward(ctx: Any, recorded: _Training, tickets: list[_Ticket], *tensors: Tensor) -> tuple[Tensor, ...]:
         ctx.recorded, ctx.tickets = recorded, tickets
         ctx.needed = [tensor.requires_grad for tensor in (*recorded.inputs, *recorded.parameters)]
-        _copy(tensors[: len(recorded.inputs)], recorded.inputs)
+        _copy_into(tensors[: len(recorded.inputs)], recorded.inputs)
         outputs = tuple(output.clone() for output in recorded.forward())
         ctx.mark_non_differentiable(*(o for o, depends in zip(outputs, recorded.depend, strict=True) if not depends))
         return outputs
@@ -149,7 +151,7 @@ class _Replay(torch.autograd.Function):
                 "graphs off with use_cuda_graphs(False)"
             )
         recorded: _Training = ctx.recorded
-        _copy([g for g, depends in zip(gradients, recorded.depend, strict=True) if depends], recorded.gradients)
+        _copy_into([g for g, depends in zip(gradients, recorded.depend, strict=True) if depends], recorded.gradients)
         found = iter([None if value is None else value.clone() for value in recorded.backward()])
         ctx.tickets.clear()
         return None, None, *(next(found) if needed else None for needed in ctx.needed)
@@ -169,22 +171,34 @@ class Graphs:
         self._recorder = recorder
         self._recorded: dict[Hashable, _Inference | _Training | None] = {}
         self._parameters: Hashable = None
+        self._lock = RLock()
 
     def __call__(self, name: Hashable, call: Call, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
         """Return what ``call(*tensors)`` returns; ``name`` says what else the call depends on."""
         module = self._module()
-        device_type = self._recorder.device_type
-        if module is None or not _can_be_recorded(module, tensors, device_type):
+        if module is None or not _can_be_recorded(module, tensors, self._recorder.device_type):
             return call(*tensors)
+        # What is recorded has one place for what goes in and what comes out: threads that share a module take turns.
+        with self._lock:
+            return self._replayed(module, name, call, tensors)
+
+    def _replayed(self, module: nn.Module, name: Hashable, call: Call, tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        device_type = self._recorder.device_type
         parameters = list(module.parameters())
-        identities = tuple(map(_identity, parameters))
+        identities = tuple(map(_identity_of_parameter, parameters))
         if identities != self._parameters:
             self._recorded.clear()
             self._parameters = identities
         learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (*tensors, *parameters))
-        kind = (name, learns, module.training, _precision(device_type), *map(_kind, tensors))
+        kind = (
+            name,
+            learns,
+            module.training,
+            autocast_dtype(torch.device(device_type)),
+            *map(_kind_of_tensor, tensors),
+        )
         if kind not in self._recorded:
-            if len(self._recorded) < _MOST_KINDS:
+            if len(self._recorded) < MOST_RECORDED:
                 self._recorded[kind] = None
             return call(*tensors)
         recorded = self._recorded[kind]
@@ -199,7 +213,7 @@ class Graphs:
         self, module: nn.Module, call: Call, tensors: Sequence[Tensor], *, learns: bool
     ) -> _Inference | _Training:
         device_type = tensors[0].device.type
-        dtype = _precision(device_type)
+        dtype = autocast_dtype(tensors[0].device)
         # Neither weights that autocast or a layer remembers nor what is recorded may serve the other.
         with (
             torch.inference_mode(False),
@@ -272,23 +286,19 @@ def _exchanged(module: nn.Module, others: Mapping[int, nn.Parameter]) -> Iterato
             holder._parameters[name] = parameter
 
 
-def _copy(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
+def _copy_into(sources: Sequence[Tensor], targets: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for source, target in zip(sources, targets, strict=True):
             target.copy_(source)
 
 
-def _kind(tensor: Tensor) -> Hashable:
+def _kind_of_tensor(tensor: Tensor) -> Hashable:
     return tuple(tensor.shape), tensor.dtype, tensor.device, tensor.requires_grad
 
 
-def _identity(parameter: Tensor) -> Hashable:
+def _identity_of_parameter(parameter: Tensor) -> Hashable:
     # A parameter in the memory of another is another still: gradients belong to the object.
-    return id(parameter), parameter.data_ptr(), parameter.stride(), _kind(parameter)
-
-
-def _precision(device_type: str) -> torch.dtype | None:
-    return torch.get_autocast_dtype(device_type) if torch.is_autocast_enabled(device_type) else None
+    return id(parameter), parameter.data_ptr(), parameter.stride(), _kind_of_tensor(parameter)
 
 
 def _can_be_recorded(module: nn.Module, tensors: Sequence[Tensor], device_type: str) -> bool:

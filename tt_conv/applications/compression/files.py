@@ -17,7 +17,7 @@ from tt_conv.checks import LARGEST_SIZE, check_sizes
 from tt_conv.kernels.layer import TensorizedConv
 from tt_conv.kernels.table import FORMATS
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, ConvTTLSTMCell, FramePredictor
-from tt_conv.layers.recurrence import RecurrentCell
+from tt_conv.layers.cell import RecurrentCell
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 _KIND, _VERSION = "tt-conv compressed network", 1

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.layers import ConvLSTM, ConvTTLSTM, FramePredictor
-from tt_conv.layers.recurrence import RecurrentCell
+from tt_conv.layers.cell import RecurrentCell
 
 STEP = "step.onnx"
 _TOLERANCE = 1e-3

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tt_conv.checks import check_shape, one_of, positive_int
+from tt_conv.layers.cell import RecurrentCell
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
-from tt_conv.layers.recurrence import RecurrentCell
 
 State = tuple[Tensor, ...]
 """What a network keeps of the frames that it has seen; see the network."""

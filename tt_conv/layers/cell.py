@@ -1,36 +1,30 @@
-"""What every recurrent cell and layer shares: the state and the walk through time."""
+"""What every recurrent cell and layer shares: the state, and the walk through frames."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tt_conv.checks import (
-    check_dtype,
     check_shape,
-    check_state,
     odd_kernel_size,
     positive_int,
     spatial_dim,
 )
-from tt_conv.layers.engine import CalledRecurrence, Recurrence, State, advance_eagerly
-from tt_conv.layers.frozen import Gates
-from tt_conv.layers.gates import double_candidate, lstm_update
+from tt_conv.layers.walk import TYPICAL_LENGTH, CalledWalk, Gates, State, Walk, WindowWalk, advance_eagerly
 from tt_conv.runtime.compiled import Compiled
-from tt_conv.runtime.formats import channels_last, zeros
+from tt_conv.runtime.formats import autocast_dtype, check_dtype, check_state, zeros
 from tt_conv.runtime.graphs import Replayable
-from tt_conv.runtime.kept import Kept
-from tt_conv.runtime.modes import has_hooked_parts, has_hooks, is_traced, is_transformed
-
-CONVOLUTIONS: dict[int, type[nn.Conv1d | nn.Conv2d | nn.Conv3d]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+from tt_conv.runtime.kept import Kept, forget_weights
+from tt_conv.runtime.modes import has_hooks
 
 
 class RecurrentCell(Replayable, ABC):
     """A cell with LSTM gates whose state is passed in and out.
 
-    Subclasses say what the four gates are before their nonlinearities.
+    Subclasses say what the four gates are before their nonlinearities, in :meth:`prepare`.
     """
 
     def __init__(
@@ -42,17 +36,27 @@ class RecurrentCell(Replayable, ABC):
         self.hidden_channels = positive_int(hidden_channels, "hidden_channels")
         self.kernel_size = odd_kernel_size(kernel_size, self.dim)
         self.steps = steps
-        self.compiled_frame: Compiled | None = None
         self.compiled_step: Compiled | None = None
         self._kept = Kept()
 
     @abstractmethod
-    def gates(self, x: Tensor, hidden: Sequence[Tensor]) -> Tensor:
-        """Return the gates i, f, o, g before their nonlinearities, ``[batch, 4 * hidden, *spatial]``."""
+    def prepare(self, x: Tensor, hidden: Tensor, *, reuse: int = 1) -> Gates:
+        """Return the gates with the present weights prepared.
 
-    @abstractmethod
-    def recurrence(self, state: Sequence[Tensor], *, from_zero: bool) -> Recurrence:
-        """Prepare a walk through a sequence from ``state``, which is the zero state if ``from_zero``."""
+        Parameters
+        ----------
+        x, hidden : Tensor
+            A frame ``[batch, in_channels, *spatial]`` and a hidden state, as others will be.
+        reuse : int
+            Frames that are expected.
+        """
+
+    def gates_key(self, x: Tensor) -> Hashable | None:
+        """Say what :meth:`prepare` depends on besides weights and precision; None if its result must not be kept.
+
+        What calls a part must not be kept, unless the part itself is known to read its weights in every call.
+        """
+        return None
 
     @abstractmethod
     def macs(self, spatial_size: Sequence[int]) -> int:
@@ -98,40 +102,24 @@ class RecurrentCell(Replayable, ABC):
             self._check_state(x, state)
         if self._graphs is None:
             return self._frame(x, state)
-        newest, *state = self._graphs("frame", lambda x, *state: _flat(self._frame(x, state)), (x, *state))
+        newest, *state = self._graphs("frame", lambda x, *state: _together(self._frame(x, state)), (x, *state))
         return newest, tuple(state)
 
     def _frame(self, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
-        gates = self._kept_gates(x, state)
-        if gates is not None:
-            return one_frozen_frame(gates, x, state)
-        frame = one_frame if self.compiled_frame is None else self.compiled_frame
-        newest, state = frame(self, x, state)
-        return newest, state
+        """Walk through one frame."""
+        walk = WindowWalk(self._gates(x, state[-2]), state, steady=0)
+        walk.compiled = self.compiled_step
+        return walk.step(x), walk.state()
 
-    def can_freeze(self) -> bool:
-        """Say whether :meth:`frozen_gates` serves single calls of this cell."""
-        return False
-
-    def frozen_gates(self) -> Gates:
-        """Return the gates with the present weights prepared."""
-        raise NotImplementedError
-
-    def _kept_gates(self, x: Tensor, state: Sequence[Tensor]) -> Gates | None:
-        """Return the gates with weights prepared in an earlier call, if none has changed since."""
-        if self.training or self.compiled_frame is not None or not self.can_freeze():
-            return None
-        if is_traced():
-            return None
-        parameters = list(self.parameters())
-        if torch.is_grad_enabled() and any(value.requires_grad for value in (x, *state, *parameters)):
-            self.forget_weights()
-            return None
-        if is_transformed() or not x.numel() or x.is_meta or has_hooked_parts(self):
-            return None
-        device = x.device.type
-        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        return self._kept.get(self, precision, self.frozen_gates)
+    def _gates(self, x: Tensor, hidden: Tensor) -> Gates:
+        """Return the gates with weights that were prepared in an earlier call, if they still are what they were."""
+        if not self.training and not torch.compiler.is_compiling():
+            key = self.gates_key(x)
+            if key is not None:
+                kept = self._kept.get(self, (key, autocast_dtype(x.device)), lambda: self.prepare(x, hidden))
+                if kept is not None:
+                    return kept
+        return self.prepare(x, hidden)
 
     def compile(self, *, backend: str | Callable[..., Any] = "inductor", **options: Any) -> None:
         """Compile what one frame takes: single calls of the cell, and its steps through sequences.
@@ -156,7 +144,6 @@ class RecurrentCell(Replayable, ABC):
         torch.Size([1, 5, 4, 8, 8])
         """
         options = {"backend": backend, **options}
-        self.compiled_frame = Compiled(one_frame, options)
         self.compiled_step = Compiled(advance_eagerly, options)
 
     def train(self, mode: bool = True) -> Self:
@@ -165,8 +152,8 @@ class RecurrentCell(Replayable, ABC):
         return super().train(mode)
 
     def forget_weights(self) -> None:
-        """Drop what was prepared of the weights."""
-        self._kept.forget()
+        """Drop what the cell and its parts keep of their weights."""
+        forget_weights(self)
 
     def extra_repr(self) -> str:
         """Describe the cell by what its parts do not show."""
@@ -174,9 +161,9 @@ class RecurrentCell(Replayable, ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         # Copies and pickles are not compiled.
-        return {**super().__getstate__(), "compiled_frame": None, "compiled_step": None}
+        return {**super().__getstate__(), "compiled_step": None}
 
-    def begin(self, x: Tensor, state: Sequence[Tensor] | None = None) -> Recurrence:
+    def begin(self, x: Tensor, state: Sequence[Tensor] | None = None) -> Walk:
         """Prepare a walk through a sequence of frames like ``x`` ``[batch, in_channels, *spatial]``."""
         check_shape(x, "x", "[batch, channels, *spatial]", self.in_channels, self.dim, channel_axis=1)
         check_dtype(x, "x", next(self.parameters()))
@@ -188,33 +175,24 @@ class RecurrentCell(Replayable, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
-        if has_hooks(self) or has_hooked_parts(self):
-            return CalledRecurrence(self, state)
-        return self.recurrence(state, from_zero=from_zero)
+        if has_hooks(self) or type(self).forward is not RecurrentCell.forward or "forward" in vars(self):
+            return CalledWalk(self, state)
+        walk = self.walk(x, state, from_zero=from_zero)
+        walk.compiled = self.compiled_step
+        return walk
+
+    def walk(self, x: Tensor, state: Sequence[Tensor], *, from_zero: bool) -> Walk:
+        """Prepare a walk through a sequence from a state, which is the zero state if ``from_zero``."""
+        return WindowWalk(self.prepare(x, state[-2], reuse=TYPICAL_LENGTH), state, steady=self.steps)
 
     def _check_state(self, x: Tensor, state: Sequence[Tensor]) -> None:
         expected = (x.shape[0], self.hidden_channels, *x.shape[2:])
         check_state(state, self.steps + 1, expected, x, f"{self.steps} hidden states and the cell state")
 
 
-def _flat(result: tuple[Tensor, State]) -> tuple[Tensor, ...]:
+def _together(result: tuple[Tensor, State]) -> tuple[Tensor, ...]:
+    """Return an output and a state as one sequence of tensors."""
     return result[0], *result[1]
-
-
-def one_frame(cell: RecurrentCell, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
-    """Take one frame, with what a compiler sees of a call of a cell."""
-    # One memory format from the first step on: nobody downstream meets a state in two.
-    *hidden, memory = map(channels_last, state)
-    gates = channels_last(cell.gates(channels_last(x), hidden))
-    newest, memory = lstm_update(double_candidate(gates, dim=1), memory, disposable=True)
-    return newest, (*hidden[1:], newest, memory)
-
-
-def one_frozen_frame(gates: Gates, x: Tensor, state: Sequence[Tensor]) -> tuple[Tensor, State]:
-    """Take one frame, without gradients, with gates that are prepared."""
-    *hidden, memory = map(channels_last, state)
-    newest, memory = lstm_update(gates(channels_last(x), hidden), memory, disposable=True)
-    return newest, (*hidden[1:], newest, memory)
 
 
 class RecurrentLayer(Replayable):
@@ -257,12 +235,12 @@ class RecurrentLayer(Replayable):
             return self._walk(sequence, state)
         outputs, *last = self._graphs(
             state is None,
-            lambda sequence, *state: _flat(self._walk(sequence, state or None)),
+            lambda sequence, *state: _together(self._walk(sequence, state or None)),
             (sequence, *(state or ())),
         )
         return outputs, tuple(last)
 
     def _walk(self, sequence: Tensor, state: Sequence[Tensor] | None) -> tuple[Tensor, State]:
-        recurrence = self.cell.begin(sequence[:, 0], state)
-        outputs = [recurrence.step(x) for x in sequence.unbind(1)]
-        return torch.stack(outputs, dim=1), recurrence.state()
+        walk = self.cell.begin(sequence[:, 0], state)
+        outputs = [walk.step(x) for x in sequence.unbind(1)]
+        return torch.stack(outputs, dim=1), walk.state()

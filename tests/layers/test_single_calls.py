@@ -10,7 +10,7 @@ from torch import nn
 
 from tests.layers.test_cells import CASES, make, oracle, sequences
 from tt_conv.layers import ConvTTLSTM, ConvTTLSTMCell, FramePredictor
-from tt_conv.layers.recurrence import RecurrentCell
+from tt_conv.layers.cell import RecurrentCell
 from tt_conv.runtime import formats, kept
 
 
@@ -39,8 +39,8 @@ def test_frames_one_by_one_equal_the_oracle(case: dict, padded: bool, monkeypatc
 
 def counted(cell: RecurrentCell, monkeypatch: pytest.MonkeyPatch) -> list[int]:
     calls: list[int] = []
-    prepare = cell.frozen_gates
-    monkeypatch.setattr(cell, "frozen_gates", lambda: calls.append(1) or prepare())
+    prepare = cell.prepare
+    monkeypatch.setattr(cell, "prepare", lambda *frames: calls.append(1) or prepare(*frames))
     return calls
 
 
