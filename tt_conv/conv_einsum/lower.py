@@ -240,10 +240,7 @@ def _convolution(model: CostModel, feature: Laid, kernel: Laid) -> _Step:
         compact=not as_given and any(axis.kernel > 1 for axis in axes),
         # Autocast converts a strided view to one with odd strides where its size is 1.
         clone=groups > 1
-        and (
-            prod(feature.sizes[mode] for mode in (*batch, *_flat(spatial))) == 1
-            or (skip and 1 in feature_shape)
-        ),
+        and (prod(feature.sizes[mode] for mode in (*batch, *_flat(spatial))) == 1 or (skip and 1 in feature_shape)),
         layouts=(
             () if skip else strides_of_size_one(feature_shape, contiguous),
             strides_of_size_one(kernel_shape, contiguous),
