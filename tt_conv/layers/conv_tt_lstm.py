@@ -283,8 +283,13 @@ class ConvTTLSTMCell(RecurrentCell):
 
     def gates_key(self, x: Tensor) -> Hashable | None:
         """Say what :meth:`prepare` depends on besides weights and precision; None if its result must not be kept."""
-        # A program of the Conv-TT keeps its weights by itself.
-        levels = self._joins_input() and self.recurrent.boundary == "stagewise" and self.recurrent.optimize == "auto"
+        # A program of the Conv-TT keeps its weights by itself. In training the planned programs are the faster ones.
+        levels = (
+            not self.training
+            and self._joins_input()
+            and self.recurrent.boundary == "stagewise"
+            and self.recurrent.optimize == "auto"
+        )
         return "levels" if levels else None
 
     def walk(self, x: Tensor, state: Sequence[Tensor], *, from_zero: bool) -> Walk:
