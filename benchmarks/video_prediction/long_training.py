@@ -30,10 +30,11 @@ import torch
 from torch import nn
 
 from benchmarks.guarded import fitting, guarded, release_memory
+from tt_conv.applications.training.tasks import xavier_start
 from tt_conv.applications.video_prediction.baselines import copy_last
 from tt_conv.applications.video_prediction.metrics import FrameMetrics
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
-from tt_conv.applications.video_prediction.task import FramePrediction, published_start, start_at_mean
+from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 from tt_conv.layers import FramePredictor
 
 MODELS = {"ConvLSTM": "conv_lstm", "ConvTT-LSTM": "conv_tt_lstm"}
@@ -157,7 +158,7 @@ class Training:
             sigmoid=True,
             patch_size=4,
         )
-        published_start(model)
+        xavier_start(model)
         future = FUTURES[-1][1]
         self.data = MovingMNIST("train", plan.batch, frames=GIVEN + future, seed=SEED, idx_folder=self.digits)
         start_at_mean(model, self.data.sequences(range(16)))

@@ -13,7 +13,7 @@ from tt_conv.applications.recognition import settings as recognition
 from tt_conv.applications.recognition.checkpoint import load_trained as load_recognizer
 from tt_conv.applications.recognition.open_data import build_model as build_recognizer
 from tt_conv.applications.training import settings_to_dict
-from tt_conv.applications.training.checkpoint import load_any_trained
+from tt_conv.applications.training.applications import load_any_trained
 from tt_conv.applications.video_prediction import settings as video_prediction
 from tt_conv.applications.video_prediction.checkpoint import load_trained as load_predictor
 from tt_conv.applications.video_prediction.open_data import build_model as build_predictor

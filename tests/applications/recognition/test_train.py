@@ -34,7 +34,7 @@ from tt_conv.applications.recognition.settings import (
     TrainingSettings,
 )
 from tt_conv.applications.training import resume_training, run_training, settings_from_dict, settings_to_dict
-from tt_conv.applications.training.checkpoint import load_any_trained
+from tt_conv.applications.training.applications import load_any_trained
 from tt_conv.applications.training.recipes import recipe_file, recipe_names
 from tt_conv.applications.video_prediction.checkpoint import load_trained as load_frame_predictor
 

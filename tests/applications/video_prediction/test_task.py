@@ -4,8 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tt_conv.applications.training.tasks import xavier_start
 from tt_conv.applications.video_prediction import FramePrediction
-from tt_conv.applications.video_prediction.task import published_start, start_at_mean
+from tt_conv.applications.video_prediction.task import start_at_mean
 from tt_conv.layers import FramePredictor
 
 SEQUENCES = torch.rand(2, 6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -59,7 +60,7 @@ def test_without_growth_all_frames_count_from_the_start() -> None:
 def test_the_starting_weights() -> None:
     model = FramePredictor(1, (8,), (1,), kernel_size=3, rank=2, sigmoid=True)
     torch.manual_seed(0)
-    published_start(model)
+    xavier_start(model)
     weight = model.output.weight.detach()
     bound = (6 / (8 + 1)) ** 0.5  # Xavier-uniform: sqrt(6 / (fan_in + fan_out))
     assert weight.abs().max() <= bound

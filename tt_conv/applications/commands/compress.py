@@ -29,8 +29,7 @@ def _run(
     model: str | None,
     **settings: Any,
 ) -> None:
-    from tt_conv.applications.training.applications import application
-    from tt_conv.applications.training.checkpoint import application_of_file
+    from tt_conv.applications.training.applications import application, application_of_file
     from tt_conv.applications.training.settings import FIRST_TASK
 
     about = application(FIRST_TASK) if model is not None else application_of_file(checkpoint, recipe)

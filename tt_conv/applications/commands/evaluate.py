@@ -24,7 +24,7 @@ def _run(
     channels: int | None,
     **settings: Any,
 ) -> None:
-    from tt_conv.applications.training.checkpoint import application_of_file
+    from tt_conv.applications.training.applications import application_of_file
 
     about = application_of_file(checkpoint, recipe)
     chosen = _OPTIONS.settings(about.task, settings, checkpoint)

@@ -15,7 +15,7 @@ _OPTIONS = TaskOptions("PredictionSettings")
 def _run(
     checkpoint: str, video: str, out: str | None, recipe: str | None, channels: int | None, **settings: Any
 ) -> None:
-    from tt_conv.applications.training.checkpoint import application_of_file
+    from tt_conv.applications.training.applications import application_of_file
 
     about = application_of_file(checkpoint, recipe)
     chosen = _OPTIONS.settings(about.task, settings, checkpoint)

@@ -10,7 +10,7 @@ from tt_conv.applications.recognition.data import ClassFolders, LabelledClips, S
 from tt_conv.applications.recognition.data.digit_action_files import CLIPS
 from tt_conv.applications.recognition.model import ConvolutionalRecognizer, Recognizer, RecurrentRecognizer
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
-from tt_conv.applications.video_prediction.task import published_start
+from tt_conv.applications.training.tasks import xavier_start
 
 
 def open_data(settings: DataSettings, split: Split) -> LabelledClips:
@@ -107,5 +107,5 @@ def build_model(
         except TypeError as error:
             raise ValueError(f"model.kind={kind}: {error}") from error
         if start == "xavier":
-            published_start(model)
+            xavier_start(model)
     return model

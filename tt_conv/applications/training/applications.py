@@ -1,31 +1,13 @@
-"""What a training, an evaluation and a prediction need to know of a task."""
+"""A task as a whole, and the one that a name or a file is of."""
 
-from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from importlib import import_module
+import json
+from abc import abstractmethod
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import Any, Protocol
 
-from tt_conv.applications.training.settings import TASKS, AnySettings, check_task
-
-if TYPE_CHECKING:
-    from lightning.pytorch.callbacks import Callback
-    from torch import nn
-
-    from tt_conv.applications.training.by_recipe import TrainedByRecipe
-
-
-class Samples(Protocol):
-    """The data of a training: samples by number, and those that the numbers stand for in an epoch."""
-
-    notes: Sequence[str]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-    def draw(self, index: int, epoch: int, /) -> Any:
-        """The sample that number ``index`` stands for in an epoch of training: a function of both alone."""
+from tt_conv.applications.training.checkpoint import named, read_checkpoint, settings_of_recipe, task_of
+from tt_conv.applications.training.settings import FIRST_TASK, AnySettings, check_task, part_of_task
+from tt_conv.applications.training.trainable import Trainable
 
 
 class Trained(Protocol):
@@ -35,7 +17,7 @@ class Trained(Protocol):
     settings: Any
 
 
-class Application(ABC):
+class Application(Trainable):
     """A task: its data, its model, how one is trained on the other, and what is done with a trained one.
 
     Tasks are found by :func:`application`; their names are those of
@@ -46,41 +28,6 @@ class Application(ABC):
     >>> application("video_prediction").samples
     'sequences'
     """
-
-    task: ClassVar[str]
-    """Its name."""
-    samples: ClassVar[str]
-    """What the samples are called, in the plural."""
-    leaves: ClassVar[str]
-    """What a training leaves, in words."""
-
-    @abstractmethod
-    def check(self, settings: Any) -> None:
-        """Refuse settings that are out of their range, before any data are read."""
-
-    @abstractmethod
-    def open_data(self, settings: Any, split: Any) -> Samples:
-        """Open one part of the data that data settings name: train, validation or test."""
-
-    def decided(self, settings: Any, train: Samples) -> Any:
-        """The settings with what was found when the data were opened, where that must be the same ever after."""
-        return settings
-
-    @abstractmethod
-    def training(self, settings: Any, train: Samples, steps: int) -> "TrainedByRecipe":
-        """The module that Lightning trains for so many steps, with an untrained model in it."""
-
-    @abstractmethod
-    def introduction(self, settings: Any, train: Samples, validation: Samples) -> str:
-        """What is trained on, in a line."""
-
-    @abstractmethod
-    def model_name(self, settings: Any) -> str:
-        """What is trained, in a word."""
-
-    def callbacks(self, settings: Any, folder: Path, validation: Samples) -> "list[Callback]":
-        """What else a training leaves in its folder."""
-        return []
 
     @abstractmethod
     def load_trained(self, path: Path | str) -> Trained:
@@ -139,15 +86,53 @@ def application(task: str) -> Application:
     >>> application("recognition").samples
     'clips'
     """
-    check_task(task)
-    return import_module(f"{TASKS[task]}.application").APPLICATION
+    found: Application = part_of_task(task, "application", "APPLICATION")
+    return found
 
 
-def application_of(settings: AnySettings) -> Application:
-    """The application that settings are of."""
-    return application(settings.task)
+def application_of_file(path: Path | str, recipe: str | None = None) -> Application:
+    """The application that a trained network is of: by what its file tells, or else by a recipe."""
+    path = Path(path)
+    task = _task_of_folder(path) if path.is_dir() else None
+    if path.is_file() and path.suffix != ".safetensors":
+        task = task_of(read_checkpoint(path))
+    if task is None and recipe is not None:
+        task = settings_of_recipe(recipe).task
+    task = FIRST_TASK if task is None else task
+    with named(path):
+        check_task(task)
+    return application(task)
 
 
-def parameters_of(model: "nn.Module") -> int:
-    """Number of parameters."""
-    return sum(parameter.numel() for parameter in model.parameters())
+def _task_of_folder(folder: Path) -> str | None:
+    """Of a folder of ``tt-conv compress``; whatever else is wrong with it, loading will say."""
+    try:
+        return str(json.loads((folder / "training.json").read_text())["settings"].get("task", FIRST_TASK))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def load_any_trained(path: Path | str) -> Trained:
+    """A trained network of any task, from a checkpoint of ``tt-conv train``.
+
+    Parameters
+    ----------
+    path : path
+
+    Returns
+    -------
+    Trained
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If it is no checkpoint, or is damaged.
+
+    Examples
+    --------
+    >>> load_any_trained("pretrained").settings.data.kind  # the network that comes with the package
+    'moving_mnist'
+    """
+    return application_of_file(path).load_trained(path)

@@ -1,6 +1,5 @@
 """Files of weights: what is in them, and of which task they are."""
 
-import json
 import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -12,9 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.training.applications import Application, Trained, application
 from tt_conv.applications.training.recipes import recipe_file
-from tt_conv.applications.training.settings import FIRST_TASK, check_task, read_settings, settings_from_dict
+from tt_conv.applications.training.settings import FIRST_TASK, read_settings, settings_from_dict
 from tt_conv.checks import check_sizes
 from tt_conv.layers.wrapped import unwrapped
 
@@ -63,57 +61,9 @@ def task_of(contents: Mapping[str, Any]) -> str | None:
     return kept.get("task", FIRST_TASK) if isinstance(kept, Mapping) else FIRST_TASK
 
 
-def application_of_file(path: Path | str, recipe: str | None = None) -> Application:
-    """The application that a trained network is of: by what its file tells, or else by a recipe."""
-    path = Path(path)
-    task = _task_of_folder(path) if path.is_dir() else None
-    if path.is_file() and path.suffix != ".safetensors":
-        task = task_of(read_checkpoint(path))
-    if task is None and recipe is not None:
-        task = settings_of_recipe(recipe).task
-    task = FIRST_TASK if task is None else task
-    with named(path):
-        check_task(task)
-    return application(task)
-
-
 def settings_of_recipe(recipe: str) -> Any:
     """The settings in a YAML file, or in the recipe of that name."""
     return read_settings(Path(recipe) if Path(recipe).exists() else recipe_file(recipe))
-
-
-def _task_of_folder(folder: Path) -> str | None:
-    """Of a folder of ``tt-conv compress``; whatever else is wrong with it, loading will say."""
-    try:
-        return str(json.loads((folder / "training.json").read_text())["settings"].get("task", FIRST_TASK))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def load_any_trained(path: Path | str) -> Trained:
-    """A trained network of any task, from a checkpoint of ``tt-conv train``.
-
-    Parameters
-    ----------
-    path : path
-
-    Returns
-    -------
-    Trained
-
-    Raises
-    ------
-    FileNotFoundError
-        If there is no such file.
-    ValueError
-        If it is no checkpoint, or is damaged.
-
-    Examples
-    --------
-    >>> load_any_trained("pretrained").settings.data.kind  # the network that comes with the package
-    'moving_mnist'
-    """
-    return application_of_file(path).load_trained(path)
 
 
 @contextmanager

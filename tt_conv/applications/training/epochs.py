@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from tt_conv.applications.training.applications import Samples
+from tt_conv.applications.training.trainable import Samples
 
 # What the random numbers are for: streams of one seed do not meet.
 ORDER, SAMPLING = 1, 2

@@ -15,7 +15,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.output import OutputFolder
-from tt_conv.applications.training.applications import Application, Samples, application_of, parameters_of
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
@@ -27,6 +26,7 @@ from tt_conv.applications.training.settings import (
     settings_to_dict,
 )
 from tt_conv.applications.training.tasks import Outcome, quiet_lightning, stops_in_good_order
+from tt_conv.applications.training.trainable import Samples, Trainable, trainable_of
 
 SETTINGS_FILE = "settings.yaml"
 _PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "64": "64-true"}
@@ -164,7 +164,7 @@ class _Prepared:
     """A training whose data are open and whose model is built."""
 
     def __init__(self, settings: AnySettings) -> None:
-        recipe, self.application = settings.training, application_of(settings)
+        recipe, self.application = settings.training, trainable_of(settings)
         check_recipe(recipe)
         if settings.data.workers < 0:
             raise ValueError(f"data.workers must not be negative, got {settings.data.workers}")
@@ -233,8 +233,9 @@ class _Prepared:
         recipe, about = self.settings.training, self.application
         lines = [about.introduction(self.settings, self.train, self.validation)]
         lines += [f"  {note}" for note in dict.fromkeys([*self.train.notes, *self.validation.notes])]
+        parameters = sum(parameter.numel() for parameter in self.task.model.parameters())
         lines += [
-            f"{about.model_name(self.settings)}: {parameters_of(self.task.model):,} parameters; "
+            f"{about.model_name(self.settings)}: {parameters:,} parameters; "
             f"{recipe.epochs} epochs, {self.steps:,} steps of {self.batch} {about.samples}. Writing to {folder}."
         ]
         if checkpoint is not None:
@@ -320,7 +321,7 @@ def _refused_devices(recipe: TrainingSettings) -> Iterator[None]:
         ) from error
 
 
-def _closing_words(folder: Path, outcome: Outcome, settings: AnySettings, about: Application) -> str:
+def _closing_words(folder: Path, outcome: Outcome, settings: AnySettings, about: Trainable) -> str:
     epochs = settings.training.epochs
     if outcome.interrupted:
         return (

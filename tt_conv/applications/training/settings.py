@@ -267,8 +267,13 @@ def _of_types(kind: Any, values: Mapping[str, Any], name: str) -> Any:
 
 def settings_class(task: str, name: str) -> Any:
     """A dataclass of the module ``settings`` of a task, such as ``Settings`` or ``EvaluationSettings``."""
+    return part_of_task(task, "settings", name)
+
+
+def part_of_task(task: str, module: str, name: str) -> Any:
+    """What a module of a task defines under a name."""
     check_task(task)
-    return getattr(import_module(f"{TASKS[task]}.settings"), name)
+    return getattr(import_module(f"{TASKS[task]}.{module}"), name)
 
 
 def check_task(task: object) -> None:

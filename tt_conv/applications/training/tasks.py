@@ -51,6 +51,15 @@ def one_cycle(
     return torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=max(steps, 2), pct_start=rise)
 
 
+def xavier_start(model: nn.Module) -> None:
+    """Give a model the start of the published training: Xavier-uniform weights, zero biases."""
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            nn.init.xavier_uniform_(parameter)
+        else:
+            nn.init.zeros_(parameter)
+
+
 class Task(pl.LightningModule):
     """A model, its loss and the recipe by which it is trained: Adam, one-cycle, clipped gradients.
 

@@ -9,11 +9,11 @@ from torch import Tensor
 from tt_conv.applications.data.own_videos import OwnVideos
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.data.splits import Split
+from tt_conv.applications.training.tasks import xavier_start
 from tt_conv.applications.video_prediction.data.fixed_moving_mnist import PUBLISHED_SEQUENCES, FixedMovingMNIST
 from tt_conv.applications.video_prediction.data.kth import KTH
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings
-from tt_conv.applications.video_prediction.task import published_start
 from tt_conv.layers import FramePredictor
 
 
@@ -150,7 +150,7 @@ def build_model(settings: ModelSettings, channels: int, seed: int = 0, start: st
             torch.manual_seed(seed)
             model = FramePredictor(channels, **values)
             if start == "xavier":
-                published_start(model)
+                xavier_start(model)
     except TypeError as error:
         raise ValueError(str(error)) from error
     return model

@@ -99,15 +99,6 @@ class FramePrediction(Task):
             return F.l1_loss(predicted, target) + F.mse_loss(predicted, target)
 
 
-def published_start(model: nn.Module) -> None:
-    """Give a model the start of the published training: Xavier-uniform weights, zero biases."""
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            nn.init.xavier_uniform_(parameter)
-        else:
-            nn.init.zeros_(parameter)
-
-
 def start_at_mean(model: nn.Module, frames: Tensor) -> None:
     """Let the output of a model with a sigmoid start at the mean of its frames instead of at one half."""
     output = model.get_submodule("output")

@@ -1,0 +1,103 @@
+"""The package is what its layout says: imports go one way, and no two files import each other."""
+
+import ast
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "tt_conv"
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# A part may import from the parts before it, never from those behind it.
+LAYERS = (
+    ("_version", "checks", "lazy", "tables"),
+    ("runtime",),
+    ("conv_einsum",),
+    ("kernels",),
+    ("conv_tt",),
+    ("layers",),
+    ("applications",),
+)
+# The same inside applications. Parts in one row don't import each other.
+APPLICATIONS = (
+    ("extras", "output", "pictures"),
+    ("data",),
+    ("compression",),
+    ("training",),
+    ("video_prediction", "recognition"),
+    ("commands",),
+)
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in FILES}
+
+
+def statements(body: list[ast.stmt], *, deferred: bool) -> Iterator[ast.stmt]:
+    """Yield the statements of a module; with ``deferred`` those that run later, or only for a type checker, as well."""
+    for statement in body:
+        is_later = isinstance(statement, ast.FunctionDef | ast.AsyncFunctionDef)
+        is_typing = isinstance(statement, ast.If) and "TYPE_CHECKING" in ast.dump(statement.test)
+        if (is_later or is_typing) and not deferred:
+            continue
+        yield statement
+        for field in ("body", "orelse", "finalbody"):
+            yield from statements(getattr(statement, field, []), deferred=deferred)
+        for handler in getattr(statement, "handlers", []):
+            yield from statements(handler.body, deferred=deferred)
+
+
+def imported(path: Path, *, deferred: bool) -> set[str]:
+    """Return the modules of the package that a file imports."""
+    found = set()
+    for statement in statements(ast.parse(path.read_text()).body, deferred=deferred):
+        if isinstance(statement, ast.Import):
+            names = [alias.name for alias in statement.names]
+        elif isinstance(statement, ast.ImportFrom) and statement.module:
+            assert not statement.level, f"{path} imports relatively"
+            # What is imported from a package may be a module of it.
+            within = [f"{statement.module}.{alias.name}" for alias in statement.names]
+            names = [name for name in within if name in MODULES] or [statement.module]
+        else:
+            continue
+        found |= {name for name in names if name in MODULES}
+    return found - {module_name(path)}
+
+
+def place(name: str, rows: tuple[tuple[str, ...], ...], depth: int) -> int | None:
+    """Return the row of a module; None for a package that holds the rows itself."""
+    parts = name.split(".")
+    if len(parts) <= depth:
+        return None
+    for row, names in enumerate(rows):
+        if parts[depth] in names:
+            return row
+    raise AssertionError(f"{name} has no place in the layout; give it one in {Path(__file__).name}")
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name not in ("tt_conv", "tt_conv.__main__")])
+def test_imports_go_one_way(name: str) -> None:
+    for other in imported(MODULES[name], deferred=True):
+        for prefix, rows in (("tt_conv", LAYERS), ("tt_conv.applications", APPLICATIONS)):
+            if not (name.startswith(f"{prefix}.") and other.startswith(f"{prefix}.")):
+                continue
+            mine, theirs = (place(module, rows, prefix.count(".") + 1) for module in (name, other))
+            if mine is None or theirs is None:
+                continue
+            same = name.split(".")[prefix.count(".") + 1] == other.split(".")[prefix.count(".") + 1]
+            assert theirs < mine or same or (mine == theirs == 0), f"{name} imports {other}, which lies behind it"
+
+
+def test_no_circle_of_imports() -> None:
+    graph = {name: imported(path, deferred=True) for name, path in MODULES.items() if path.name != "__init__.py"}
+    graph = {name: {other for other in others if other in graph} for name, others in graph.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
