@@ -48,11 +48,11 @@ from tt_conv.applications.compression.compress import Survey
 from tt_conv.applications.compression.files import WEIGHTS
 from tt_conv.applications.compression.pretrained import PRETRAINED_FOLDER, pretrained_training
 from tt_conv.applications.training import settings_from_dict
-from tt_conv.applications.training.tasks import xavier_start
+from tt_conv.applications.training.module import xavier_start
 from tt_conv.applications.video_prediction import fine_tune
 from tt_conv.applications.video_prediction.fine_tuning import batches
+from tt_conv.applications.video_prediction.module import FramePrediction, start_at_mean
 from tt_conv.applications.video_prediction.open_data import FirstSequences, open_data
-from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 from tt_conv.kernels.table import FORMATS
 from tt_conv.kernels.tensorly import pytorch_backend
 from tt_conv.layers import ConvLSTMCell, FramePredictor

@@ -34,15 +34,14 @@ import torch
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
+from tt_conv.applications.recognition.module import FRACTIONS, EarlyRecognition
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
-from tt_conv.applications.recognition.task import EarlyRecognition
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
-from tt_conv.applications.training.tasks import one_cycle
+from tt_conv.applications.training.module import one_cycle
 
 EPOCHS, BATCH, SEEDS = 20, 16, 3
 LEARNING_RATE, WEIGHT, AHEAD = 3e-3, 2.0, 2
-FRACTIONS = (0.25, 0.5, 1.0)
 BEST, CHANCE, BASELINE, JOINT = "best possible", "chance", "ConvLSTM", " + prediction"
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "3-D CNN": {"kind": "conv_3d", "hidden_channels": [32, 32]},

@@ -42,9 +42,9 @@ from benchmarks.video_prediction.quality import (
     spread,
 )
 from tt_conv import ConvTT
-from tt_conv.applications.training.tasks import one_cycle
+from tt_conv.applications.training.module import one_cycle
+from tt_conv.applications.video_prediction.module import FramePrediction, start_at_mean
 from tt_conv.applications.video_prediction.open_data import build_model
-from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 
 BASELINE = "ConvLSTM"
 

@@ -30,11 +30,11 @@ import torch
 from torch import nn
 
 from benchmarks.guarded import fitting, guarded, release_memory
-from tt_conv.applications.training.tasks import xavier_start
+from tt_conv.applications.training.module import xavier_start
 from tt_conv.applications.video_prediction.baselines import copy_last
 from tt_conv.applications.video_prediction.metrics import FrameMetrics
+from tt_conv.applications.video_prediction.module import FramePrediction, start_at_mean
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
-from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 from tt_conv.layers import FramePredictor
 
 MODELS = {"ConvLSTM": "conv_lstm", "ConvTT-LSTM": "conv_tt_lstm"}

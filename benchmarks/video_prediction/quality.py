@@ -33,10 +33,10 @@ from torch.utils.data import DataLoader
 
 from tt_conv.applications.video_prediction.baselines import copy_last
 from tt_conv.applications.video_prediction.metrics import FrameMetrics
+from tt_conv.applications.video_prediction.module import FramePrediction, start_at_mean
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.open_data import build_model
 from tt_conv.applications.video_prediction.settings import ModelSettings
-from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 from tt_conv.layers import FramePredictor
 
 STEPS, BATCH, SEEDS, TEST_SEQUENCES = 600, 4, 3, 256

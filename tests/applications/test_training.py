@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from tt_conv.applications.training import SideBySide, Task, fit
-from tt_conv.applications.training.tasks import one_cycle
+from tt_conv.applications.training import SideBySide, TrainingModule, fit
+from tt_conv.applications.training.module import one_cycle
 
 
-class Regression(Task):
+class Regression(TrainingModule):
     """Fits a linear map to targets that are twice the input."""
 
     def loss(self, batch: Tensor, progress: float) -> Tensor:
@@ -22,7 +22,7 @@ class Regression(Task):
         return (self.model(batch) - 2 * batch).square().mean()
 
 
-def task(seed: int = 0, steps: int = 20, **options: Any) -> Regression:
+def regression(seed: int = 0, steps: int = 20, **options: Any) -> Regression:
     torch.manual_seed(seed)
     return Regression(nn.Linear(3, 3), steps=steps, learning_rate=0.1, **options)
 
@@ -50,20 +50,20 @@ def equal(module: Regression, expected: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, expected[name]) for name, value in module.model.state_dict().items())
 
 
-def test_a_task_follows_its_recipe() -> None:
-    module = task(clip_norm=0.5)
+def test_a_module_follows_its_recipe() -> None:
+    module = regression(clip_norm=0.5)
     outcome = fit(module, batches())
     assert (outcome.steps_done, outcome.interrupted) == (20, False)
-    assert equal(module, trained_by_hand(task(clip_norm=0.5)))
+    assert equal(module, trained_by_hand(regression(clip_norm=0.5)))
     assert module.progress == pytest.approx([step / 20 for step in range(20)])
 
 
-def test_side_by_side_each_task_is_as_if_it_were_alone() -> None:
-    tasks = {"first": task(0, clip_norm=0.5), "second": task(1)}
-    assert fit(SideBySide(tasks), batches()).steps_done == 20
-    assert equal(tasks["first"], trained_by_hand(task(0, clip_norm=0.5)))
-    assert equal(tasks["second"], trained_by_hand(task(1)))
-    assert tasks["second"].progress == pytest.approx([step / 20 for step in range(20)])
+def test_side_by_side_each_module_is_as_if_it_were_alone() -> None:
+    modules = {"first": regression(0, clip_norm=0.5), "second": regression(1)}
+    assert fit(SideBySide(modules), batches()).steps_done == 20
+    assert equal(modules["first"], trained_by_hand(regression(0, clip_norm=0.5)))
+    assert equal(modules["second"], trained_by_hand(regression(1)))
+    assert modules["second"].progress == pytest.approx([step / 20 for step in range(20)])
 
 
 def test_an_error_in_one_of_the_threads_is_raised() -> None:
@@ -72,7 +72,7 @@ def test_an_error_in_one_of_the_threads_is_raised() -> None:
             raise RuntimeError("no such luck")
 
     with pytest.raises(RuntimeError, match="no such luck"):
-        fit(SideBySide({"good": task(), "bad": Fails(nn.Linear(3, 3), steps=20)}), batches())
+        fit(SideBySide({"good": regression(), "bad": Fails(nn.Linear(3, 3), steps=20)}), batches())
 
 
 def rate_by_hand(step: int, steps: int) -> float:
@@ -103,7 +103,7 @@ def test_one_cycle_of_any_number_of_steps(steps: int) -> None:
 
 @pytest.mark.parametrize("steps", [1, 2, 9, 10, 11])
 def test_few_steps_are_enough(steps: int) -> None:
-    assert fit(task(steps=steps), batches(steps)).steps_done == steps
+    assert fit(regression(steps=steps), batches(steps)).steps_done == steps
 
 
 class Interrupted(Regression):
@@ -131,11 +131,11 @@ def test_ctrl_c_ends_the_training_after_the_step() -> None:
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_ctrl_c_with_tasks_side_by_side() -> None:
-    tasks = {"interrupted": Interrupted(nn.Linear(3, 3), steps=20), "other": task()}
-    outcome = fit(SideBySide(tasks), batches())
+def test_ctrl_c_with_modules_side_by_side() -> None:
+    modules = {"interrupted": Interrupted(nn.Linear(3, 3), steps=20), "other": regression()}
+    outcome = fit(SideBySide(modules), batches())
     assert (outcome.steps_done, outcome.interrupted) == (4, True)
-    assert len(tasks["other"].progress) == 4
+    assert len(modules["other"].progress) == 4
 
 
 def test_a_second_ctrl_c_ends_it_at_once() -> None:
@@ -152,7 +152,7 @@ def test_nothing_but_the_progress_bar(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     warnings.simplefilter("always")
-    fit(task(), batches(), description="Learning")
+    fit(regression(), batches(), description="Learning")
     printed = capfd.readouterr()
     assert "Learning 100% |" in printed.out
     assert "loss=" in printed.out
@@ -175,6 +175,6 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
         Regression(nn.Linear(3, 3), **options)
 
 
-def test_no_tasks() -> None:
-    with pytest.raises(ValueError, match="at least one task"):
+def test_nothing_to_train() -> None:
+    with pytest.raises(ValueError, match="at least one module"):
         SideBySide({})

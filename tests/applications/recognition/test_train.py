@@ -21,9 +21,9 @@ from tt_conv.applications.recognition.application import APPLICATION
 from tt_conv.applications.recognition.checkpoint import load_trained
 from tt_conv.applications.recognition.data import ACTIONS, write_digit_actions
 from tt_conv.applications.recognition.evaluate_trained import run_evaluation
+from tt_conv.applications.recognition.module import Recognition
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.predict import run_prediction
-from tt_conv.applications.recognition.recognition_task import Recognition
 from tt_conv.applications.recognition.settings import (
     DataSettings,
     DemoSettings,

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from tt_conv.applications.video_prediction import demo
 from tt_conv.applications.video_prediction.demo import build_models, run_demo
 from tt_conv.applications.video_prediction.metrics import CONVENTIONS
+from tt_conv.applications.video_prediction.module import FramePrediction
 from tt_conv.applications.video_prediction.settings import DemoSettings
-from tt_conv.applications.video_prediction.task import FramePrediction
 
 TINY = DemoSettings(
     steps=3,

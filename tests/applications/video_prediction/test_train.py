@@ -21,9 +21,9 @@ from torch import Tensor
 
 from tt_conv.applications.training import resume_training, run_training, settings_from_dict, settings_to_dict
 from tt_conv.applications.training.recipes import recipe_file, recipe_names
+from tt_conv.applications.video_prediction.module import VideoPrediction
 from tt_conv.applications.video_prediction.open_data import build_model, open_data
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-from tt_conv.applications.video_prediction.video_task import VideoPrediction
 
 # What the tiny trainings of threads and processes share: one thread each, and quick to import.
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": os.getcwd()}

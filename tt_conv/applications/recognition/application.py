@@ -5,8 +5,8 @@ from typing import Any
 
 from tt_conv.applications.data.splits import Split
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained
+from tt_conv.applications.recognition.module import Recognition
 from tt_conv.applications.recognition.open_data import build_model, open_data
-from tt_conv.applications.recognition.recognition_task import Recognition
 from tt_conv.applications.recognition.settings import DataSettings, Settings
 from tt_conv.applications.training.applications import Application
 

@@ -18,14 +18,13 @@ from tt_conv.applications.recognition.checkpoint import TRAINING, load_trained
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import check_classes
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
+from tt_conv.applications.recognition.module import FRACTIONS
 from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import CompressionSettings
 from tt_conv.applications.training.settings import settings_to_dict, with_changes
 from tt_conv.kernels.table import FORMATS
 from tt_conv.tables import text_table
-
-FRACTIONS = (0.25, 0.5, 1.0)
 
 
 def run_compression(

@@ -17,16 +17,16 @@ from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import milliseconds_per_frame
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
 from tt_conv.applications.recognition.model import Recognizer
+from tt_conv.applications.recognition.module import FRACTIONS, EarlyRecognition
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confusion, draw_labels
 from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import DataSettings, DemoSettings, ModelSettings
-from tt_conv.applications.recognition.task import EarlyRecognition
 from tt_conv.applications.training.epochs import EpochBatches
-from tt_conv.applications.training.tasks import Outcome, SideBySide, fit
+from tt_conv.applications.training.fit import Outcome, fit
+from tt_conv.applications.training.module import SideBySide
 from tt_conv.tables import text_table
 
-FRACTIONS = (0.25, 0.5, 1.0)
 GOAL = 0.7  # of the way from chance to the best possible, at the fractions of GOAL_AT
 GOAL_AT = (0.5, 1.0)
 TEST_BATCH = 28

@@ -10,7 +10,7 @@ from tt_conv.applications.recognition.data import ClassFolders, LabelledClips, S
 from tt_conv.applications.recognition.data.digit_action_files import CLIPS
 from tt_conv.applications.recognition.model import ConvolutionalRecognizer, Recognizer, RecurrentRecognizer
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
-from tt_conv.applications.training.tasks import xavier_start
+from tt_conv.applications.training.module import xavier_start
 
 
 def open_data(settings: DataSettings, split: Split) -> LabelledClips:

@@ -6,9 +6,10 @@ from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
     from tt_conv.applications.training.applications import Application, application
+    from tt_conv.applications.training.fit import Outcome, fit
     from tt_conv.applications.training.run import resume_training, run_training
     from tt_conv.applications.training.settings import TrainingSettings, settings_from_dict, settings_to_dict
-    from tt_conv.applications.training.tasks import Outcome, SideBySide, Task, fit, one_cycle
+from tt_conv.applications.training.module import SideBySide, TrainingModule, one_cycle
 
 __all__ = [
     "run_training",
@@ -18,7 +19,7 @@ __all__ = [
     "settings_to_dict",
     "Application",
     "application",
-    "Task",
+    "TrainingModule",
     "SideBySide",
     "Outcome",
     "fit",
@@ -34,11 +35,11 @@ _DEFINED_IN = {
     "settings_to_dict": ".settings",
     "Application": ".applications",
     "application": ".applications",
-    "Task": ".tasks",
-    "SideBySide": ".tasks",
-    "Outcome": ".tasks",
-    "fit": ".tasks",
-    "one_cycle": ".tasks",
+    "TrainingModule": ".module",
+    "SideBySide": ".module",
+    "Outcome": ".fit",
+    "fit": ".fit",
+    "one_cycle": ".module",
 }
 
 __getattr__ = exports(__name__, _DEFINED_IN)

@@ -9,16 +9,16 @@ from torch import Tensor
 
 from tt_conv._version import __version__
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY
+from tt_conv.applications.training.module import TrainingModule, one_cycle
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import AnySettings, settings_to_dict
-from tt_conv.applications.training.tasks import Task, one_cycle
 
 
-class TrainedByRecipe(Task):
+class TrainedByRecipe(TrainingModule):
     """Trains a model by the settings of a recipe; batches are (numbers of the samples, samples).
 
-    A base class beside another subclass of :class:`~tt_conv.applications.training.Task`, whose ``loss`` it uses.
-    Subclasses may define :meth:`step_loss`, :meth:`measures`, :meth:`history` and :meth:`facts`.
+    A base class beside another subclass of :class:`~tt_conv.applications.training.TrainingModule`, whose ``loss`` it
+    uses. Subclasses may define :meth:`step_loss`, :meth:`measures`, :meth:`history` and :meth:`facts`.
 
     Parameters
     ----------

@@ -18,6 +18,7 @@ from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
+from tt_conv.applications.training.fit import Outcome, quiet_lightning, stops_in_good_order
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import (
     AnySettings,
@@ -25,7 +26,6 @@ from tt_conv.applications.training.settings import (
     read_settings,
     settings_to_dict,
 )
-from tt_conv.applications.training.tasks import Outcome, quiet_lightning, stops_in_good_order
 from tt_conv.applications.training.trainable import Samples, Trainable, trainable_of
 
 SETTINGS_FILE = "settings.yaml"

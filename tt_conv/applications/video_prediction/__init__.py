@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
     from tt_conv.applications.video_prediction.fine_tuning import Tuned, fine_tune
     from tt_conv.applications.video_prediction.metrics import FrameMetrics, ssim
+    from tt_conv.applications.video_prediction.module import FramePrediction
     from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
-    from tt_conv.applications.video_prediction.task import FramePrediction
 
 __all__ = [
     "MovingMNIST",
@@ -32,7 +32,7 @@ __all__ = [
 _DEFINED_IN = {
     "MovingMNIST": ".moving_mnist",
     "embedded_digits": "tt_conv.applications.data.mnist",
-    "FramePrediction": ".task",
+    "FramePrediction": ".module",
     "evaluate": ".evaluation",
     "milliseconds_per_frame": ".evaluation",
     "FrameMetrics": ".metrics",

@@ -10,11 +10,10 @@ from lightning.pytorch.callbacks import Callback
 from tt_conv.applications.data.splits import Split
 from tt_conv.applications.training.applications import Application
 from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
+from tt_conv.applications.video_prediction.module import VideoPrediction, start_at_mean
 from tt_conv.applications.video_prediction.open_data import build_model, open_data
 from tt_conv.applications.video_prediction.sample_pictures import SamplePictures
 from tt_conv.applications.video_prediction.settings import DataSettings, Settings
-from tt_conv.applications.video_prediction.task import start_at_mean
-from tt_conv.applications.video_prediction.video_task import VideoPrediction
 
 
 class VideoPredictionApplication(Application):

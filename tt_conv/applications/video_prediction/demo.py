@@ -17,15 +17,15 @@ from tt_conv.applications.data.splits import Split
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training import Outcome, SideBySide, fit
-from tt_conv.applications.training.tasks import xavier_start
+from tt_conv.applications.training.module import xavier_start
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.compress_trained import compress_source, draw_curve, sweep_cells
 from tt_conv.applications.video_prediction.compression_source import open_source
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
+from tt_conv.applications.video_prediction.module import FramePrediction, start_at_mean
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
 from tt_conv.applications.video_prediction.settings import CompressionSettings, DemoSettings
-from tt_conv.applications.video_prediction.task import FramePrediction, start_at_mean
 from tt_conv.layers import FramePredictor
 from tt_conv.tables import text_table
 

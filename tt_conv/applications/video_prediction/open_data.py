@@ -9,7 +9,7 @@ from torch import Tensor
 from tt_conv.applications.data.own_videos import OwnVideos
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.data.splits import Split
-from tt_conv.applications.training.tasks import xavier_start
+from tt_conv.applications.training.module import xavier_start
 from tt_conv.applications.video_prediction.data.fixed_moving_mnist import PUBLISHED_SEQUENCES, FixedMovingMNIST
 from tt_conv.applications.video_prediction.data.kth import KTH
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST

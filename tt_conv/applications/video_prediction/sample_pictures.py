@@ -8,7 +8,7 @@ from lightning.pytorch.callbacks import Callback
 
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.pictures import draw_strips
-from tt_conv.applications.video_prediction.video_task import VideoPrediction
+from tt_conv.applications.video_prediction.module import VideoPrediction
 
 
 class SamplePictures(Callback):

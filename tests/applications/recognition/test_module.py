@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from tt_conv.applications.recognition.data import ACTIONS
 from tt_conv.applications.recognition.evaluation import ceiling
 from tt_conv.applications.recognition.model import RecurrentRecognizer
+from tt_conv.applications.recognition.module import EarlyRecognition, prediction_loss
 from tt_conv.applications.recognition.scores import AccuracyOverTime, ranked
 from tt_conv.applications.recognition.settings import DataSettings
-from tt_conv.applications.recognition.task import EarlyRecognition, prediction_loss
 
 
 def model(ahead: int = 0) -> RecurrentRecognizer:

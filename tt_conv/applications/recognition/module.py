@@ -1,17 +1,23 @@
 """How a network learns to recognize actions early."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tt_conv.applications.recognition.data import observed_frames
 from tt_conv.applications.recognition.model import Recognizer
-from tt_conv.applications.training.tasks import Task
+from tt_conv.applications.recognition.settings import Settings
+from tt_conv.applications.training.by_recipe import TrainedByRecipe
+from tt_conv.applications.training.module import TrainingModule
 
 Batch = tuple[Tensor, Tensor]
 """Clips ``[B, T, C, H, W]`` with values from 0 to 1, and their labels ``[B]``."""
 
 
-class EarlyRecognition(Task):
+class EarlyRecognition(TrainingModule):
     r"""Trains a network to name the class after every frame, and to predict the frames that follow.
 
     With the scores after frame t and the predictions :math:`\hat x_{t+n}` that the network makes then, the loss is
@@ -35,7 +41,7 @@ class EarlyRecognition(Task):
     weight_power : float
         p.
     learning_rate, clip_norm : float
-        See :class:`~tt_conv.applications.training.Task`.
+        See :class:`~tt_conv.applications.training.TrainingModule`.
 
     Examples
     --------
@@ -119,3 +125,51 @@ def prediction_loss(future: Tensor, clips: Tensor) -> Tensor:
         ]
     predicted = sum(frames - 1 - n for n in range(ahead)) * clips[:, 0].numel()
     return torch.stack(sums).sum() / predicted
+
+
+FRACTIONS = (0.25, 0.5, 1.0)
+
+
+class Recognition(TrainedByRecipe, EarlyRecognition):
+    """Trains a model by the settings of a recipe; batches are (numbers of the samples, (clips, labels)).
+
+    Parameters
+    ----------
+    model : Recognizer
+        What is trained.
+    settings : Settings
+        Everything else.
+    classes : sequence of str
+        Names of the classes.
+    steps : int
+        Optimizer steps of the whole training.
+    """
+
+    def __init__(self, model: Recognizer, settings: Settings, classes: Sequence[str], steps: int) -> None:
+        recipe = settings.training
+        super().__init__(
+            settings,
+            model=model,
+            steps=steps,
+            prediction_weight=recipe.prediction_weight,
+            weight_power=recipe.weight_power,
+        )
+        self.classes = list(classes)
+
+    def step_loss(self, numbers: Tensor, samples: Batch) -> Tensor:
+        return self.loss(samples)
+
+    def measures(self, samples: Batch) -> dict[str, Tensor]:
+        losses, labels = self.losses(samples), samples[1]
+        right = losses.pop("scores").argmax(-1) == labels[:, None]
+        frames = right.shape[1]
+        return losses | {
+            f"accuracy_{round(100 * fraction)}": right[:, observed_frames(frames, fraction) - 1].double().mean()
+            for fraction in FRACTIONS
+        }
+
+    def history(self) -> Mapping[str, float]:
+        return {name: value for name, value in self.validated.items() if name not in ("", "loss")}
+
+    def facts(self) -> Mapping[str, Any]:
+        return {"channels": self.model.in_channels, "classes": self.classes}

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.training.tasks import xavier_start
+from tt_conv.applications.training.module import xavier_start
 from tt_conv.applications.video_prediction import FramePrediction
-from tt_conv.applications.video_prediction.task import start_at_mean
+from tt_conv.applications.video_prediction.module import start_at_mean
 from tt_conv.layers import FramePredictor
 
 SEQUENCES = torch.rand(2, 6, 1, 8, 8, generator=torch.Generator().manual_seed(0))
