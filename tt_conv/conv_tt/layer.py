@@ -335,16 +335,17 @@ class ConvTT(nn.Module):
         return ConvTTShape(*self._sizes(batch, spatial_size))
 
     def _sizes(self, batch: int, spatial_size: Sequence[int]) -> tuple[Any, ...]:
-        # In a trace, sizes are tensors or symbols; a program is for numbers.
+        # In a trace, sizes are tensors or symbols, and so are numbers that differ from those of a model that was compiled
+        # before (torch 2.6); a program is for numbers.
         return (
             index(batch),
             tuple([index(size) for size in spatial_size]),
-            self.in_channels,
-            self.out_channels,
-            self.rank,
-            self.kernel_size,
-            self.window_length,
-            self.steps,
+            index(self.in_channels),
+            index(self.out_channels),
+            tuple([index(rank) for rank in self.rank]),
+            tuple([tuple([index(size) for size in sizes]) for sizes in self.kernel_size]),
+            index(self.window_length),
+            index(self.steps),
             self.boundary,
         )
 

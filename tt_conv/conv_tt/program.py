@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from itertools import combinations, pairwise
+from operator import index
 from typing import Any
 
 import torch
@@ -443,7 +444,7 @@ def trace(sizes: tuple[Any, ...], train: bool, reuse: int, weights: Weights, *, 
 
     ``sizes`` are the fields of a :class:`ConvTTShape`; ``measured`` asks for a winner of earlier measurements.
     """
-    runs, terms = _choice(sizes, train, reuse, measured)
+    runs, terms = _choice(sizes, train, index(reuse), measured)
     if not runs:
         convolve = _traced(terms[0], [weights.dense()])
         return lambda frames: _add_bias(convolve(frames(None)), weights.bias)

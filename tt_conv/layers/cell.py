@@ -18,7 +18,7 @@ from tt_conv.runtime.compiled import Compiled
 from tt_conv.runtime.formats import autocast_dtype, check_dtype, check_state, zeros
 from tt_conv.runtime.graphs import Replayable
 from tt_conv.runtime.kept import Kept, forget_weights
-from tt_conv.runtime.modes import has_hooks
+from tt_conv.runtime.modes import has_hooks, replaces
 
 
 class RecurrentCell(Replayable, ABC):
@@ -175,7 +175,7 @@ class RecurrentCell(Replayable, ABC):
             state = self.zero_state(x)
         else:
             self._check_state(x, state)
-        if has_hooks(self) or type(self).forward is not RecurrentCell.forward or "forward" in vars(self):
+        if has_hooks(self) or type(self).forward is not RecurrentCell.forward or replaces(self, "forward"):
             return CalledWalk(self, state)
         walk = self.walk(x, state, from_zero=from_zero)
         walk.compiled = self.compiled_step

@@ -14,7 +14,7 @@ from tt_conv.layers.cell import RecurrentCell, RecurrentLayer
 from tt_conv.layers.gates import double_candidate
 from tt_conv.layers.walk import Gates, check_gates, is_plain, keeps_frames, prepare_gate_weights
 from tt_conv.runtime.formats import CONVOLUTIONS, JoinedConvolution, as_autocast, channels_last
-from tt_conv.runtime.modes import has_hooks
+from tt_conv.runtime.modes import assume_constant_result, has_hooks, replaces
 
 
 class ConvolutionGates(Gates):
@@ -62,9 +62,15 @@ class CalledGates(Gates):
 
 def _is_chain(conv: nn.Module) -> bool:
     """Say whether a module is a factorized convolution, and nothing but its chains of kernels."""
+    return _runs_its_chains(type(conv)) and not replaces(conv, "forward") and not has_hooks(conv)
+
+
+@assume_constant_result
+def _runs_its_chains(kind: type[nn.Module]) -> bool:
+    """Say whether one class defines both the chains and the call."""
     # A subclass with a ``forward`` of its own may compute anything, whatever chains it inherits.
-    homes = [next((kind for kind in type(conv).__mro__ if name in vars(kind)), None) for name in ("chains", "forward")]
-    return homes[0] is not None and homes[0] is homes[1] and "forward" not in vars(conv) and not has_hooks(conv)
+    homes = [next((each for each in kind.__mro__ if name in vars(each)), None) for name in ("chains", "forward")]
+    return homes[0] is not None and homes[0] is homes[1]
 
 
 class ConvLSTMCell(RecurrentCell):

@@ -15,7 +15,7 @@ from tt_conv.layers.cell import RecurrentCell, RecurrentLayer
 from tt_conv.layers.gates import double_candidate
 from tt_conv.layers.walk import TYPICAL_LENGTH, Gates, Walk, check_gates, is_plain, prepare_gate_weights
 from tt_conv.runtime.formats import CONVOLUTIONS, Join, JoinedConvolution, extend
-from tt_conv.runtime.modes import has_hooks
+from tt_conv.runtime.modes import has_hooks, replaces
 
 Device: TypeAlias = torch.device | str | None
 
@@ -147,7 +147,7 @@ def _padding_mode(boundary: str) -> Literal["zeros", "circular"]:
 
 def _is_conv_tt(module: nn.Module) -> bool:
     """Say whether a module is a Conv-TT and nothing else, so that its weights may be read and prepared."""
-    own = isinstance(module, ConvTT) and not {"forward", "bind_for"} & vars(module).keys() and not has_hooks(module)
+    own = isinstance(module, ConvTT) and not replaces(module, "forward", "bind_for") and not has_hooks(module)
     # A subclass with a ``forward`` of its own may compute anything.
     return own and type(module).forward is ConvTT.forward and type(module).bind_for is ConvTT.bind_for  # type: ignore[attr-defined]
 

@@ -13,11 +13,11 @@ from typing import Any, TypeAlias
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from tt_conv.kernels.convolution import PlainConvolution
+from tt_conv.kernels.convolution import MODULES
 from tt_conv.layers.gates import double_candidate, lstm_update
 from tt_conv.runtime.compiled import Compiled
 from tt_conv.runtime.formats import as_autocast, channels_last, pad_kernel
-from tt_conv.runtime.modes import has_hooks
+from tt_conv.runtime.modes import has_hooks, replaces
 
 State: TypeAlias = tuple[Tensor, ...]
 """The last hidden states and the cell state, ``(h_{t-N+1}, ..., h_t, c_t)``, each ``[batch, hidden, *spatial]``."""
@@ -153,8 +153,8 @@ def is_plain(
     """
     kind = parametrize.type_before_parametrizations(conv)
     return (
-        kind in PlainConvolution.__args__
-        and not {"forward", "_conv_forward"} & vars(conv).keys()
+        kind is MODULES.get(len(kernel_size))
+        and not replaces(conv, "forward", "_conv_forward")
         and ("weight" in conv._parameters or parametrize.is_parametrized(conv, "weight"))
         and keeps_frames(conv, in_channels, out_channels, kernel_size, padding_mode)
         and not has_hooks(conv)

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.amp import is_autocast_available
 from torch.nn import functional as F
 
-from tt_conv.runtime.modes import is_transformed
+from tt_conv.runtime.modes import has_autocast, is_transformed
 
 CONVOLUTIONS: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 """By the number of spatial axes."""
@@ -40,7 +39,7 @@ def zeros(like: Tensor, shape: Sequence[int], dtype: torch.dtype | None = None) 
 
 def autocast_dtype(device: torch.device) -> torch.dtype | None:
     """Return the dtype to which autocast converts on a device; None if it is off, or unknown there."""
-    if not is_autocast_available(device.type) or not torch.is_autocast_enabled(device.type):
+    if not has_autocast(device.type) or not torch.is_autocast_enabled(device.type):
         return None
     return torch.get_autocast_dtype(device.type)
 

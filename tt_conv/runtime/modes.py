@@ -29,6 +29,13 @@ def assume_constant_result(function: Function) -> Function:
     return function
 
 
+@assume_constant_result
+def has_autocast(device_type: str) -> bool:
+    """Say whether there is automatic mixed precision for a type of device; to be asked before whether it is on."""
+    # Dynamo of torch 2.6 cannot follow the question.
+    return torch.amp.is_autocast_available(device_type)
+
+
 def is_traced() -> bool:
     """Say whether a graph is made of the present calls, by ``torch.compile``, ``torch.export`` or ``torch.jit``."""
     return torch.compiler.is_compiling() or is_jit_traced()
@@ -71,6 +78,12 @@ def has_forward_hooks(module: nn.Module) -> bool:
 def has_hooks(module: nn.Module) -> bool:
     """Say whether a module itself has hooks, of the forward or the backward pass."""
     return any(getattr(module, hooks) for hooks in _HOOKS)
+
+
+def replaces(module: nn.Module, *names: str) -> bool:
+    """Say whether a module has an attribute of its own where its class has a method."""
+    # Dynamo of torch 2.6 knows nothing of ``vars`` or of the keys of ``__dict__``.
+    return any(name in module.__dict__ for name in names)
 
 
 def has_hooked_parts(module: nn.Module) -> bool:
