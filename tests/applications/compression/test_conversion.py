@@ -162,6 +162,52 @@ def test_a_whole_predictor_with_calibration(tmp_path: Path) -> None:
     assert torch.equal(loaded(*data[0]), converted(*data[0]))
 
 
+class Summed(nn.Module):
+    """A network of one's own: a layer, a cell behind it, and a map of what the cell ends with."""
+
+    def __init__(self, kernel_size: int = 3) -> None:
+        super().__init__()
+        self.layer = ConvLSTM(1, 4, 3)
+        self.cell = ConvLSTMCell(4, 3, kernel_size)
+        self.output = nn.Linear(3, 2)
+
+    def forward(self, frames: Tensor) -> Tensor:
+        hidden, _ = self.layer(frames)
+        state = None
+        for frame in hidden.unbind(1):
+            last, state = self.cell(frame, state)
+        return self.output(last.mean((-2, -1)))
+
+
+def test_a_network_that_holds_cells() -> None:
+    torch.manual_seed(0)
+    model, frames = Summed(), torch.rand(2, 5, 1, 6, 6)
+    converted, report = to_conv_tt_lstm(model, order=1, rank=36, data=[frames])
+    assert isinstance(converted, Summed)
+    assert isinstance(converted.layer, ConvTTLSTM)
+    assert isinstance(converted.cell, ConvTTLSTMCell)
+    assert isinstance(model.cell, ConvLSTMCell)
+    torch.testing.assert_close(converted(frames), model(frames), rtol=0, atol=1e-4)
+    assert [row.name for row in report.layers] == ["layer.cell.recurrent", "cell.recurrent"]
+    with pytest.raises(ValueError, match=r"must have one size, got \(3, 3\) and \(5, 5\): convert the cells one by"):
+        to_conv_tt_lstm(Summed(kernel_size=5))
+
+
+def test_the_size_of_the_kernel_of_the_frame() -> None:
+    torch.manual_seed(0)
+    model, frames = ConvLSTM(2, 3, 3, dtype=torch.float64), torch.randn(1, 4, 2, 6, 6, dtype=torch.float64)
+    options = {"order": 1, "rank": 27}
+    expected, _ = to_conv_tt_lstm(model, **options)
+    wider, _ = to_conv_tt_lstm(model, **options, input_kernel_size=5)
+    assert wider.cell.input_conv.weight.shape == (12, 2, 5, 5)
+    torch.testing.assert_close(wider(frames)[0], expected(frames)[0], rtol=0, atol=1e-12)
+    factorized, _ = to_conv_tt_lstm(model, **options, input_rank=18, input_kernel_size=5)
+    assert factorized.cell.input_conv.kernel_size == ((5, 5),)
+    torch.testing.assert_close(factorized(frames)[0], expected(frames)[0], rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match=r"input_kernel_size \(1, 1\) is too small for the trained kernel \(3, 3\)"):
+        to_conv_tt_lstm(model, **options, input_kernel_size=1)
+
+
 def test_budgets_of_all_cells_together_and_a_factorized_input() -> None:
     model = predictor()
     converted, report = to_conv_tt_lstm(model, order=2, rank=0.4, input_rank=0.3)

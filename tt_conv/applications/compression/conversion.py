@@ -1,6 +1,5 @@
 """A trained ConvLSTM as a ConvTT-LSTM, and dense kernels over several past states as one."""
 
-import copy
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -11,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.compression.calibration import Calibration, relative_error
-from tt_conv.applications.compression.layers import copied
+from tt_conv.applications.compression.layers import copied, replace_layer
 from tt_conv.applications.compression.past_states import explained_by_past, steps_worth_having
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
-from tt_conv.checks import kernel_size_per_level, one_of, positive_int, rank_per_level
+from tt_conv.checks import kernel_size_per_level, odd_kernel_size, one_of, positive_int, rank_per_level
 from tt_conv.conv_tt.fit import conv_tt
 from tt_conv.conv_tt.layer import ConvTT
 from tt_conv.conv_tt.rank import ConvTTFormat
@@ -45,6 +44,7 @@ def to_conv_tt_lstm(
     tol: float | None = None,
     kernel_size: KernelSize | None = None,
     input_rank: int | float | None = None,
+    input_kernel_size: int | Sequence[int] | None = None,
     window: str = "sliding",
     boundary: str = "zeros",
     data: Iterable[Any] | None = None,
@@ -58,8 +58,9 @@ def to_conv_tt_lstm(
 
     Parameters
     ----------
-    model : ConvLSTMCell, ConvLSTM or FramePredictor
-        Trained, with ordinary convolutions. It is left as it is.
+    model : ConvLSTMCell, ConvLSTM, FramePredictor or another module
+        Trained, with ordinary convolutions. It is left as it is. Another module holds such layers or cells, whose
+        kernels have one size, and takes their states as they come: a ConvTT-LSTM has more of them.
     order : int, optional
         Number of levels, as in :class:`tt_conv.layers.ConvTTLSTM`. ``None`` chooses it: as many as ``rank`` or
         ``kernel_size`` name, otherwise one per past state, up to the published 3, or fewer where the budget holds
@@ -82,6 +83,9 @@ def to_conv_tt_lstm(
     input_rank : int or float, optional
         Factorize the kernel of the frame as well, to two kernels with this many channels in between; a float is a
         share of its parameters. ``None`` keeps it as it is.
+    input_kernel_size : int or sequence of int, optional
+        Odd size of the kernel of the frame, or of each of its two factors. ``None`` is the smallest that spans the
+        trained kernel.
     window : {"sliding", "fixed"}
         As in :class:`tt_conv.layers.ConvTTLSTM`.
     boundary : {"zeros", "stagewise"}
@@ -93,7 +97,7 @@ def to_conv_tt_lstm(
 
     Returns
     -------
-    converted : ConvTTLSTMCell, ConvTTLSTM or FramePredictor
+    converted : ConvTTLSTMCell, ConvTTLSTM, FramePredictor or a copy of the other module
         In the mode of ``model``.
     report : CompressionReport
         Of the parts of each cell: ``"...recurrent"`` and ``"...input_conv"``.
@@ -101,9 +105,9 @@ def to_conv_tt_lstm(
     Raises
     ------
     TypeError
-        If ``model`` is none of these, or a convolution is not an ordinary one.
+        If ``model`` holds no ConvLSTM, or a convolution is not an ordinary one.
     ValueError
-        If an argument is out of range, or the budget or the kernel size is too small.
+        If an argument is out of range, the budget or the kernel size is too small, or cells differ in kernel size.
 
     Examples
     --------
@@ -134,12 +138,12 @@ def to_conv_tt_lstm(
     options: dict[str, Any] = {"order": levels.order, "steps": levels.steps, "rank": per_level, "window": window}
     options |= {"kernel_size": levels.kernel_size, "boundary": boundary}
     first = next(iter(cells.values()))
-    own = first.kernel_size if of_input is None else _spanning(first.kernel_size)
+    own = _input_kernel_size(input_kernel_size, first, factorized=of_input is not None)
     options |= {"input_rank": of_input, "input_kernel_size": None if own == levels.kernel_size[-1] else own}
     converted = _like(model, options)
     rows: list[LayerReport] = []
-    for (name, trained), cell in zip(cells.items(), _cells(converted, ConvTTLSTMCell).values(), strict=True):
-        rows += _fill(name, cell, trained, metrics)
+    for name, trained in cells.items():
+        rows += _fill(name, cast(ConvTTLSTMCell, converted.get_submodule(name)), trained, metrics)
     return converted, _report(model, converted, rows, calibration, notes)
 
 
@@ -565,24 +569,21 @@ def _report(
     )
 
 
-def _cells(model: nn.Module, kind: type[Any] = ConvLSTMCell) -> dict[str, Any]:
-    """Return the cells of a cell, layer or frame predictor by name."""
-    if isinstance(model, kind):
-        cells = {"": model}
-    elif isinstance(model, ConvLSTM | ConvTTLSTM | FramePredictor):
-        cells = {name: module for name, module in model.named_modules() if isinstance(module, kind)}
-    else:
-        cells = {}
+def _cells(model: nn.Module) -> dict[str, ConvLSTMCell]:
+    """Return the ConvLSTM cells of a network by name."""
+    modules = model.named_modules() if isinstance(model, nn.Module) else ()
+    cells = {name: module for name, module in modules if isinstance(module, ConvLSTMCell)}
     if not cells:
-        raise TypeError(
-            f"model must be a ConvLSTMCell, a ConvLSTM or a FramePredictor of them, got {_described(model)}"
-        )
+        raise TypeError(f"model must be a ConvLSTMCell, or hold such cells, got {_described(model)}")
     for name, cell in cells.items():
-        if kind is ConvLSTMCell:
-            try:
-                plain_convolution(cell.conv)
-            except TypeError as error:
-                raise TypeError(f"the cell {name or '(model)'!r} has no ordinary convolution: {error}") from error
+        try:
+            plain_convolution(cell.conv)
+        except TypeError as error:
+            raise TypeError(f"the cell {name or '(model)'!r} has no ordinary convolution: {error}") from error
+    sizes = {tuple(cell.kernel_size) for cell in cells.values()}
+    if len(sizes) > 1:
+        told = " and ".join(map(str, sorted(sizes)))
+        raise ValueError(f"the kernels of the cells must have one size, got {told}: convert the cells one by one")
     return cells
 
 
@@ -605,6 +606,18 @@ def _spanning(kernel_size: Sequence[int], kernels: int = 2) -> tuple[int, ...]:
 
 def _in_the_middle(kernel: Tensor, size: Sequence[int]) -> Tensor:
     return extend(kernel, [(n - k) // 2 for n, k in zip(size, kernel.shape[2:], strict=True)], "zeros")
+
+
+def _input_kernel_size(size: int | Sequence[int] | None, cell: ConvLSTMCell, *, factorized: bool) -> tuple[int, ...]:
+    """Return the size of the kernel of the frame, or of its factors."""
+    enough = _spanning(cell.kernel_size) if factorized else tuple(cell.kernel_size)
+    asked = enough if size is None else odd_kernel_size(size, cell.dim)
+    if any(k < needed for k, needed in zip(asked, enough, strict=True)):
+        raise ValueError(
+            f"input_kernel_size {asked} is too small for the trained kernel {tuple(cell.kernel_size)}; "
+            f"give at least {enough}"
+        )
+    return asked
 
 
 def _input_rank(rank: object, cells: Iterable[ConvLSTMCell]) -> int:
@@ -632,30 +645,22 @@ def _largest(what: str, budget: float, trained: int, parameters: Callable[[int],
     return rank
 
 
-def _like(model: Any, options: Mapping[str, Any]) -> nn.Module:
-    """Return a fresh ConvTT-LSTM of a model's kind, the same every time."""
-    first = next(iter(_cells(model).values()))
-    weight = first.conv.weight
-    options = {"bias": first.conv.bias is not None, "dim": first.dim, "dtype": weight.dtype, **options}
+def _like(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
+    """Return a copy with fresh ConvTT-LSTMs in the places of the ConvLSTMs, the same ones every time."""
+    converted = copied(model)
+    layers = [module for module in converted.modules() if isinstance(module, ConvLSTM)]
+    within = {id(layer.cell) for layer in layers}
+    cells = [module for module in _cells(converted).values() if id(module) not in within]
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(_SEED)
-        if isinstance(model, FramePredictor):
-            cells = [cast(nn.ModuleList, block) for block in model.blocks]
-            fresh: nn.Module = FramePredictor(
-                model.in_channels,
-                [cast(ConvLSTMCell, block[0]).hidden_channels for block in cells],
-                [len(block) for block in cells],
-                cell="conv_tt_lstm",
-                skip_stride=model.skip_stride,
-                sigmoid=model.sigmoid,
-                patch_size=model.patch_size,
-                **options,
-            )
-            cast(FramePredictor, fresh).output = copy.deepcopy(model.output)
-        else:
-            kind = ConvTTLSTMCell if isinstance(model, ConvLSTMCell) else ConvTTLSTM
-            fresh = kind(first.in_channels, first.hidden_channels, **options)
-    return fresh.to(weight.device).train(model.training)
+        for old in [*layers, *cells]:
+            cell = cast(ConvLSTMCell, old.cell if isinstance(old, ConvLSTM) else old)
+            kind = ConvTTLSTM if isinstance(old, ConvLSTM) else ConvTTLSTMCell
+            weight = cell.conv.weight
+            own = {"bias": cell.conv.bias is not None, "dim": cell.dim, "dtype": weight.dtype, **options}
+            fresh = kind(cell.in_channels, cell.hidden_channels, **own)
+            converted = replace_layer(converted, old, fresh.to(weight.device).train(old.training))
+    return converted
 
 
 def _dense_input(cell: ConvTTLSTMCell) -> PlainConvolution:
