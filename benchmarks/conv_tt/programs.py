@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from benchmarks.guarded import guarded
 from benchmarks.interleaved import interleaved
 from tt_conv import ConvTT
-from tt_conv.conv_tt.program import DenseProgram, Program, price
+from tt_conv.conv_tt.program import ChainProgram, DenseProgram, price
 
 LAYERS = [
     # in, out, kernel, order, steps, rank, image, batch
@@ -71,7 +71,7 @@ def _measure(layer: ConvTT, frames: Tensor, *, train: bool) -> dict:
     }
 
 
-def _pass(program: Program | DenseProgram, layer: ConvTT, frames: Tensor, *, train: bool) -> Callable[[], object]:
+def _pass(program: ChainProgram | DenseProgram, layer: ConvTT, frames: Tensor, *, train: bool) -> Callable[[], object]:
     bind, windows = program.compile().bind, layer.windows(frames.unbind(1))
     if not train:
         with torch.no_grad():

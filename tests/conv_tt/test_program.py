@@ -10,7 +10,7 @@ from tests.conv_tt.test_layer import CASES, SIZES, make, windows
 from tests.oracle.conv_tt import conv_tt
 from tests.oracle.parameters import conv_tt_parameters
 from tt_conv import ConvTT
-from tt_conv.conv_tt.program import Program, Usage, partitions
+from tt_conv.conv_tt.program import ChainProgram, ProgramUsage, partitions
 
 
 @pytest.mark.parametrize("window", ["sliding", "fixed"])
@@ -55,7 +55,7 @@ def test_a_chain_may_be_longer_than_the_alphabet() -> None:
     layer = ConvTT(1, 2, 1, order=27, rank=1, dim=1, dtype=torch.float64)
     frames = torch.randn(1, 27, 1, 4, dtype=torch.float64)
     expected = conv_tt(list(frames.unbind(1)), conv_tt_parameters(layer), window="sliding", boundary="zeros")
-    merged = Program(layer._shape(1, (4,)), ((0, 26),), Usage())
+    merged = ChainProgram(layer._shape(1, (4,)), ((0, 26),), ProgramUsage())
     for output in (
         layer.forward_window(frames),
         merged.compile().bind(layer.weights())(layer.windows(frames.unbind(1))),
@@ -97,7 +97,7 @@ def test_gradients_triple_the_cost_and_reuse_divides_that_of_weights() -> None:
     shape = (1, 1, 4, 8, 8)
     inference, training = (layer.programs(shape, train=train)[0].cost()[0] for train in (False, True))
     assert training == 3 * inference
-    assert Usage(reuse=4) != Usage()
+    assert ProgramUsage(reuse=4) != ProgramUsage()
 
 
 def test_explain_prints_candidates_costs_and_the_choice(capsys: pytest.CaptureFixture) -> None:

@@ -19,10 +19,10 @@ NEUTRAL = ("#8a8a8a", "#b8a06a")
 EXAMPLE_GAP = 0.35  # between the strips of two sequences, in frames
 PANEL_GAP, MARGIN = 8, 26  # of an animation, in pixels
 
-Clip = Mapping[str, Tensor]
+Strips = Mapping[str, Tensor]
 
 
-def draw_strips(path: Path, examples: Sequence[Clip], given: int, title: str) -> None:
+def draw_strips(path: Path, examples: Sequence[Strips], given: int, title: str) -> None:
     """Draw sequences frame by frame: the truth in one row, each prediction under the frames that it predicts.
 
     Parameters
@@ -59,7 +59,7 @@ def draw_strips(path: Path, examples: Sequence[Clip], given: int, title: str) ->
 
 
 def draw_animation(
-    path: Path, examples: Sequence[Clip], given: int, *, scale: int = 2, milliseconds: int = 250
+    path: Path, examples: Sequence[Strips], given: int, *, scale: int = 2, milliseconds: int = 250
 ) -> None:
     """Animate sequences as a looping GIF: a row for each, the truth beside the predictions.
 
@@ -139,7 +139,7 @@ def _draw_panel(axes: Axes, curves: Mapping[str, Sequence[float]], reference: Se
 
 
 def _show(axes: Axes, frame: Tensor, edge: str) -> None:
-    axes.imshow(_pixels(frame), cmap="gray", vmin=0, vmax=255)
+    axes.imshow(_as_bytes(frame), cmap="gray", vmin=0, vmax=255)
     axes.set_xticks([])
     axes.set_yticks([])
     for spine in axes.spines.values():
@@ -147,12 +147,12 @@ def _show(axes: Axes, frame: Tensor, edge: str) -> None:
         spine.set_linewidth(1.5)
 
 
-def _frames(examples: Sequence[Clip]) -> int:
+def _frames(examples: Sequence[Strips]) -> int:
     """Length of the true sequences, which stand first."""
     return len(next(iter(examples[0].values())))
 
 
-def _pixels(frame: Tensor) -> NDArray[np.uint8]:
+def _as_bytes(frame: Tensor) -> NDArray[np.uint8]:
     """[C, H, W] from 0 to 1, C = 1 or 3, as bytes [H, W] or [H, W, 3]."""
     if frame.dim() != 3 or frame.shape[0] not in (1, 3):
         raise ValueError(f"a picture needs frames [C, H, W] with 1 or 3 channels, got {list(frame.shape)}")
@@ -160,7 +160,7 @@ def _pixels(frame: Tensor) -> NDArray[np.uint8]:
     return pixels[0] if len(pixels) == 1 else pixels.transpose(1, 2, 0)
 
 
-def _sheet(examples: Sequence[Clip], given: int, time: int, scale: int) -> Image.Image:
+def _sheet(examples: Sequence[Strips], given: int, time: int, scale: int) -> Image.Image:
     """One picture of the animation: a row of panels per sequence, names above, the time below."""
     truth = next(iter(examples[0].values()))
     height, width = (scale * side for side in truth.shape[-2:])
@@ -176,7 +176,9 @@ def _sheet(examples: Sequence[Clip], given: int, time: int, scale: int) -> Image
             shown = whole if time < given else clip
             edge = GIVEN if time < given else PREDICTED
             x, y = PANEL_GAP + column * right, MARGIN + row * down
-            panel = Image.fromarray(_pixels(shown[time - len(whole)])).resize((width, height), Image.Resampling.NEAREST)
+            panel = Image.fromarray(_as_bytes(shown[time - len(whole)])).resize(
+                (width, height), Image.Resampling.NEAREST
+            )
             sheet.paste(panel, (x, y))
             draw.rectangle((x - 2, y - 2, x + width + 1, y + height + 1), outline=edge, width=2)
     state = "given" if time < given else f"predicted (+{time - given + 1})"

@@ -28,7 +28,7 @@ ELEMENT = round(4 * machine_of("cpu").macs_per_byte)
 TRAFFIC_WEIGHTS = (0, ELEMENT // 4, ELEMENT)
 """Multiply-adds that moving an element may be worth: for arithmetic, for caches and for memory."""
 
-EXACT_UP_TO = 7
+BEST_FEW_UP_TO = 7
 """Operands up to which the best few paths are searched exactly."""
 
 _chosen: dict[tuple, ConvEinsumExpression] = {}
@@ -69,7 +69,7 @@ def candidates(network: Network, usage: Usage, memory_limit: int | str | None) -
 def _ranked(model: CostModel, limit: int | None) -> list[Steps]:
     """Return the best few paths, best first; none for equations too large for exact search."""
     count = len(model.network.operands)
-    if count > EXACT_UP_TO:
+    if count > BEST_FEW_UP_TO:
         return []
     return [tuple(steps_of(tree)) for tree in cheapest_few(model, [1 << i for i in range(count)], 3, limit)]
 
@@ -78,7 +78,7 @@ def _feature_last(model: CostModel, limit: int | None) -> Iterator[Steps]:
     """Yield the path that combines all kernels first, if there is one feature and the search is feasible."""
     feature = model.network.features
     kernels = [1 << i for i in range(len(model.network.operands)) if not feature >> i & 1]
-    if feature & (feature - 1) or not 1 < len(kernels) <= EXACT_UP_TO:
+    if feature & (feature - 1) or not 1 < len(kernels) <= BEST_FEW_UP_TO:
         return
     tree = cheapest(model, kernels, limit)
     if tree is not None:

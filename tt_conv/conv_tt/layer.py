@@ -16,19 +16,19 @@ from tt_conv.checks import (
     rank_per_level,
     spatial_dim,
 )
-from tt_conv.conv_tt.fastest_program import Programs, can_measure, measured
 from tt_conv.conv_tt.fit import conv_tt
+from tt_conv.conv_tt.measure import Programs, can_measure, measured_programs
 from tt_conv.conv_tt.program import (
     ConvTTShape,
     Evaluate,
     Frames,
-    Usage,
+    ProgramUsage,
     Weights,
-    candidates,
     compiled,
     explanation,
+    program_weights,
+    ranked_programs,
     trace,
-    weights_of,
 )
 from tt_conv.conv_tt.rank import ConvTTFormat
 from tt_conv.conv_tt.tensor import ConvTTTensor, check_window, dense_support
@@ -281,7 +281,7 @@ class ConvTT(nn.Module):
             return trace(sizes, learns, reuse, self.weights(), measured=self.optimize == "measure")
         shape = self._shape(frame.shape[0], frame.shape[2:])
         if not self.training and not (torch.is_grad_enabled() and any(value.requires_grad for value in parameters)):
-            program = self._ranked(shape, Usage(train=learns, frozen=True), lambda: frame)[0]
+            program = self._ranked(shape, ProgramUsage(train=learns, frozen=True), lambda: frame)[0]
 
             def bind() -> Evaluate:
                 # What is kept must serve calls outside autocast as well.
@@ -292,7 +292,7 @@ class ConvTT(nn.Module):
             if kept is not None:
                 return kept
         self.forget_weights()
-        program = self._ranked(shape, Usage(train=learns, reuse=reuse), lambda: frame)[0]
+        program = self._ranked(shape, ProgramUsage(train=learns, reuse=reuse), lambda: frame)[0]
         return compiled(program).bind(self.weights())
 
     def train(self, mode: bool = True) -> Self:
@@ -311,7 +311,7 @@ class ConvTT(nn.Module):
     def weights(self) -> Weights:
         """Return the present parameters in the form that programs take."""
         stagewise = self.boundary == "stagewise"
-        return weights_of(
+        return program_weights(
             list(self.projections),
             list(self.cores),
             check_window(self.window),
@@ -319,11 +319,11 @@ class ConvTT(nn.Module):
             self.bias if stagewise else self.output_bias(),
         )
 
-    def _ranked(self, shape: ConvTTShape, usage: Usage, frame: Callable[[], Tensor]) -> Programs:
+    def _ranked(self, shape: ConvTTShape, usage: ProgramUsage, frame: Callable[[], Tensor]) -> Programs:
         """Return all programs, the one that is run first."""
         if self.optimize == "auto" or not can_measure():
-            return candidates(shape, usage)
-        return measured(shape, usage, frame(), self.windows, self.to_conv_tt_tensor)
+            return ranked_programs(shape, usage)
+        return measured_programs(shape, usage, frame(), self.windows, self.to_conv_tt_tensor)
 
     def window_of(self, frames: Sequence[T], level: int | None) -> list[T]:
         """Return the frames that a level sees, counted from 0, or with None all."""
@@ -335,8 +335,8 @@ class ConvTT(nn.Module):
         return ConvTTShape(*self._sizes(batch, spatial_size))
 
     def _sizes(self, batch: int, spatial_size: Sequence[int]) -> tuple[Any, ...]:
-        # In a trace, sizes are tensors or symbols, and so are numbers that differ from those of a model that was compiled
-        # before (torch 2.6); a program is for numbers.
+        # In a trace, sizes are tensors or symbols, and so are numbers that differ from those of a model that was
+        # compiled before (torch 2.6); a program is for numbers.
         return (
             index(batch),
             tuple([index(size) for size in spatial_size]),
@@ -378,7 +378,7 @@ class ConvTT(nn.Module):
                 f"ints of at least 1, got {input_shape!r}"
             )
         shape = self._shape(input_shape[0] * input_shape[1], input_shape[3:])
-        usage = Usage(self.training if train is None else train, frozen)
+        usage = ProgramUsage(self.training if train is None else train, frozen)
         like = (shape.batch, shape.in_channels, *shape.spatial_size)
         return self._ranked(shape, usage, lambda: self.cores[0].new_zeros(like))
 

@@ -25,9 +25,9 @@ from tt_conv.conv_tt.tensor import ConvTTTensor, Window
 from tt_conv.runtime.machine import machine_of
 from tt_conv.runtime.modes import assume_constant_result
 
-_SPACE = "xyz"
+_SPACE_MODES = "xyz"
 # Any letter is a mode. Beyond those of ASCII there are enough for an order of 20,000: the unified CJK ideographs.
-_CHANNELS = "cdefghijklmnopqrstuvw" + string.ascii_uppercase + "".join(map(chr, range(0x4E00, 0x9FA6)))
+_CHANNEL_MODES = "cdefghijklmnopqrstuvw" + string.ascii_uppercase + "".join(map(chr, range(0x4E00, 0x9FA6)))
 # There are 2^(M - 1) ways to merge runs of M cores, and M^2 / 2 with one merged run: 211 programs of order 21 take
 # minutes to plan.
 _EVERY_PARTITION_UP_TO = 6
@@ -92,7 +92,7 @@ class ConvTTShape:
 
 
 @dataclass(frozen=True)
-class Usage:
+class ProgramUsage:
     """What a program is run for.
 
     Parameters
@@ -121,7 +121,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Term:
+class ChainTerm:
     """A source convolved with a chain of kernels, compiled along its best path.
 
     Parameters
@@ -134,21 +134,21 @@ class Term:
         Zeros on either side of the source, per spatial axis.
     circular : bool
         The source is periodic instead.
-    usage : Usage
+    usage : ProgramUsage
     """
 
     what: str
     shapes: tuple[tuple[int, ...], ...]
     padding: tuple[int, ...]
     circular: bool
-    usage: Usage
+    usage: ProgramUsage
 
     @cached_property
     def equation(self) -> str:
         """The term in the conv-einsum language."""
-        space = _SPACE[: len(self.padding)]
-        chain = [f"{new}{old}{space}" for old, new in pairwise(_CHANNELS[: len(self.shapes)])]
-        return f"b{_CHANNELS[0]}{space},{','.join(chain)}->b{_CHANNELS[len(chain)]}{space}|{space}"
+        space = _SPACE_MODES[: len(self.padding)]
+        chain = [f"{new}{old}{space}" for old, new in pairwise(_CHANNEL_MODES[: len(self.shapes)])]
+        return f"b{_CHANNEL_MODES[0]}{space},{','.join(chain)}->b{_CHANNEL_MODES[len(chain)]}{space}|{space}"
 
     @cached_property
     def info(self) -> PathInfo:
@@ -186,11 +186,11 @@ class Term:
         return self.equation, tuple(options["padding"].items()), options["padding_mode"], path
 
     def _options(self) -> dict:
-        padding = {mode: (p, p) for mode, p in zip(_SPACE, self.padding, strict=False)}
+        padding = {mode: (p, p) for mode, p in zip(_SPACE_MODES, self.padding, strict=False)}
         return {"padding": padding, "padding_mode": "circular" if self.circular else "zeros"}
 
 
-class Program:
+class ChainProgram:
     """One way to evaluate a Conv-TT: runs of merged cores, each run as a few terms that are added.
 
     A run of levels a .. b takes the value v_a and the windows of its other levels,
@@ -200,7 +200,7 @@ class Program:
     and each chain is one conv-einsum expression, whose path decides which kernels meet first.
     """
 
-    def __init__(self, shape: ConvTTShape, runs: Runs, usage: Usage) -> None:
+    def __init__(self, shape: ConvTTShape, runs: Runs, usage: ProgramUsage) -> None:
         self.shape, self.runs, self.usage = shape, runs, usage
         self.projected = {first: self._term(first, first - 1, entering=False) for first, _ in runs}
         self.advanced = {first: self._term(first, last, entering=True) for first, last in runs}
@@ -222,7 +222,7 @@ class Program:
         return [term.info for term in self.terms]
 
     @property
-    def terms(self) -> list[Term]:
+    def terms(self) -> list[ChainTerm]:
         """The terms in the order in which they are evaluated."""
         ordered = []
         for first, last in self.runs:
@@ -243,7 +243,7 @@ class Program:
             {level: term.expression() for level, term in self.merged.items()},
         )
 
-    def _term(self, level: int, last: int, *, entering: bool) -> Term:
+    def _term(self, level: int, last: int, *, entering: bool) -> ChainTerm:
         """Return the chain from a level's window, or the value that enters its core, past core ``last``."""
         shape, stagewise = self.shape, self.shape.boundary == "stagewise"
         cores = range(level, last + 1)
@@ -258,7 +258,7 @@ class Program:
         size = tuple(n + 2 * s for n, s in zip(shape.spatial_size, source, strict=True))
         kernels = [shape.core(core) for core in cores]
         names = [f"G{core + 1}" for core in reversed(cores)]
-        return Term(
+        return ChainTerm(
             " * ".join([*names, *([f"v{level + 1}"] if entering else [f"P{level + 1}", f"window{level + 1}"])]),
             ((shape.batch, channels, *size), *([] if entering else [shape.projection(level)]), *kernels),
             padding,
@@ -273,13 +273,13 @@ class DenseProgram:
     runs: Runs = ()
     name = "dense kernel"
 
-    def __init__(self, shape: ConvTTShape, usage: Usage) -> None:
+    def __init__(self, shape: ConvTTShape, usage: ProgramUsage) -> None:
         self.shape, self.usage = shape, usage
         chains = [shape.half(level, *range(level, shape.order)) for level in range(shape.order)]
         reach = tuple(map(max, zip(*chains, strict=True)))
         channels = shape.steps * shape.in_channels
         kernel = (shape.out_channels, channels, *(2 * r + 1 for r in reach))
-        self.convolution = Term(
+        self.convolution = ChainTerm(
             "W * frames",
             ((shape.batch, channels, *shape.spatial_size), kernel),
             reach,
@@ -288,7 +288,7 @@ class DenseProgram:
         )
 
     @property
-    def terms(self) -> list[Term]:
+    def terms(self) -> list[ChainTerm]:
         """The one term that is evaluated per call."""
         return [self.convolution]
 
@@ -350,7 +350,7 @@ class Weights:
     bias: Tensor | None
 
 
-def weights_of(
+def program_weights(
     projections: Sequence[Tensor],
     cores: Sequence[Tensor],
     window: Window,
@@ -377,7 +377,7 @@ Chain = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class CompiledProgram:
-    """The compiled terms of a :class:`Program`."""
+    """The compiled terms of a :class:`ChainProgram`."""
 
     runs: Runs
     projected: dict[int, ConvEinsumExpression]
@@ -462,10 +462,10 @@ def _traced(term: tuple[Any, ...], kernels: Sequence[Tensor]) -> Chain:
 @assume_constant_result
 def _choice(sizes: tuple[Any, ...], train: bool, reuse: int, measured: bool) -> tuple[Any, ...]:
     """Return a program as plain values, which a graph can hold."""
-    shape, usage = ConvTTShape(*sizes), Usage(train, False, reuse)
+    shape, usage = ConvTTShape(*sizes), ProgramUsage(train, False, reuse)
     program = winners.get((shape, usage)) if measured else None
     if program is None:
-        program = candidates(shape, usage)[0]
+        program = ranked_programs(shape, usage)[0]
     if isinstance(program, DenseProgram):
         return (), (program.convolution.plain(),)
     stages = (program.projected, program.advanced, program.merged)
@@ -476,24 +476,24 @@ def _add_bias(value: Tensor, bias: Tensor | None) -> Tensor:
     return value if bias is None else value + bias.to(value.dtype).reshape(-1, *(1,) * (value.ndim - 2))
 
 
-winners: dict[tuple[ConvTTShape, Usage], Program | DenseProgram] = {}
+winners: dict[tuple[ConvTTShape, ProgramUsage], ChainProgram | DenseProgram] = {}
 """What was fastest when it was last measured, for graphs, in which nothing can be timed."""
 
 
 @lru_cache(maxsize=256)
-def candidates(shape: ConvTTShape, usage: Usage) -> tuple[Program | DenseProgram, ...]:
+def ranked_programs(shape: ConvTTShape, usage: ProgramUsage) -> tuple[ChainProgram | DenseProgram, ...]:
     """Return every program for a shape, the one with the lowest :func:`price` first.
 
     With stagewise borders merging cores would change the borders, so there is one program only.
     """
     if shape.boundary == "stagewise":
-        return (Program(shape, tuple((m, m) for m in range(shape.order)), usage),)
-    programs: list[Program | DenseProgram] = [Program(shape, runs, usage) for runs in partitions(shape.order)]
+        return (ChainProgram(shape, tuple((m, m) for m in range(shape.order)), usage),)
+    programs: list[ChainProgram | DenseProgram] = [ChainProgram(shape, runs, usage) for runs in partitions(shape.order)]
     programs.append(DenseProgram(shape, usage))
     return tuple(sorted(programs, key=price))
 
 
-def price(program: Program | DenseProgram) -> float:
+def price(program: ChainProgram | DenseProgram) -> float:
     """Return the seconds that a call should take: multiply-adds, moving data, and calling operations."""
     macs, traffic = program.cost()
     passes = 3 if program.usage.train else 1
@@ -502,7 +502,7 @@ def price(program: Program | DenseProgram) -> float:
 
 
 @lru_cache(maxsize=256)
-def compiled(program: Program | DenseProgram) -> CompiledProgram | CompiledDense:
+def compiled(program: ChainProgram | DenseProgram) -> CompiledProgram | CompiledDense:
     """Return a program compiled, from memory if it was before."""
     return program.compile()
 
@@ -520,7 +520,7 @@ def partitions(order: int) -> Iterator[Runs]:
         yield (*single[:first], (first, last), *single[last + 1 :])
 
 
-def explanation(programs: Sequence[Program | DenseProgram]) -> str:
+def explanation(programs: Sequence[ChainProgram | DenseProgram]) -> str:
     """Return a table of programs, of which the first is run, and the steps of that one."""
     chosen, shape = programs[0], programs[0].shape
     usage = "training" if chosen.usage.train else "inference"

@@ -25,7 +25,7 @@ class LevelGates(Gates):
 
     def __init__(self, train: ConvTT, conv: PlainConvolution | ConvTT, channels: int) -> None:
         self.levels, self.channels = StagewiseLevels(train), channels
-        self.projection = _projection(conv)
+        self.projection = _prepared_projection(conv)
         weight = torch.cat([_input_kernel(conv), train.cores[-1]], dim=1)
         self.output = JoinedConvolution(*prepare_gate_weights(weight, train.bias))
 
@@ -73,7 +73,7 @@ class RegisterWalk(Walk):
         form.prepare()
         self.apart = apart
         # A Conv-TT of order 1 has one register, its projection, which depends on the present frame alone.
-        self.projection = _projection(conv) if apart is None else None
+        self.projection = _prepared_projection(conv) if apart is None else None
         kernels = [_input_kernel(conv), train.cores[-1]] if apart is None else [train.cores[-1]]
         self.channels = train.out_channels
         self.weight, self.bias = prepare_gate_weights(torch.cat(kernels, dim=1), train.bias)
@@ -127,7 +127,7 @@ class RegisterWalk(Walk):
         return self.projection.newest_level(self.projection.project(x))
 
 
-def _projection(conv: PlainConvolution | ConvTT) -> Registers | None:
+def _prepared_projection(conv: PlainConvolution | ConvTT) -> Registers | None:
     """Return the projection of a factorized input convolution, prepared."""
     if not isinstance(conv, ConvTT):
         return None

@@ -116,7 +116,7 @@ def _conv_tt_lstm(cell: ConvTTLSTMCell) -> Iterator[tuple[str, Destination]]:
     recurrent = cell.recurrent
     *inner, last = recurrent.cores
     for m, projection in enumerate(recurrent.projections):
-        yield f"layers_.{m}.weight", ([projection], _projection)
+        yield f"layers_.{m}.weight", ([projection], _published_projection)
     for m, bias in enumerate(recurrent.projection_biases):
         yield f"layers_.{m}.bias", ([bias], _whole)
     for m, core in enumerate(inner):
@@ -138,7 +138,7 @@ def _input_and_core(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:
     return list(_expect(value, (output, sum(channels), *kernel)).split(channels, dim=1))
 
 
-def _projection(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:
+def _published_projection(value: Tensor, parameters: list[Tensor]) -> list[Tensor]:
     rank, channels, length, *kernel = parameters[0].shape
     if value.ndim == parameters[0].ndim:
         return [_expect(value, (rank, channels, *kernel, length)).movedim(-1, 2)]

@@ -130,7 +130,7 @@ def explain_equation(
         *_shapes(sizes),
         shapes=True,
         stride=_by_mode("stride", stride, _int),
-        padding=_by_mode("padding", padding, _padding),
+        padding=_by_mode("padding", padding, _typed_padding),
         dilation=_by_mode("dilation", dilation, _int),
         padding_mode=padding_mode,
         optimize=_optimize(optimize),
@@ -180,7 +180,7 @@ def _by_mode(name: str, text: str, convert: Callable[[str, str], Any]) -> Any:
     return {mode: convert(name, value) for mode, _, value in pairs}
 
 
-def _padding(name: str, text: str) -> Any:
+def _typed_padding(name: str, text: str) -> Any:
     if ":" in text:
         return tuple(_int(name, side) for side in text.split(":"))
     return text if text.isalpha() else _int(name, text)

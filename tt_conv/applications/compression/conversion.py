@@ -15,6 +15,7 @@ from tt_conv.applications.compression.past_states import explained_by_past, step
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 from tt_conv.checks import kernel_size_per_level, odd_kernel_size, one_of, positive_int, rank_per_level
 from tt_conv.conv_tt.fit import conv_tt
+from tt_conv.conv_tt.fit.decompose import KernelSize
 from tt_conv.conv_tt.layer import ConvTT
 from tt_conv.conv_tt.rank import ConvTTFormat
 from tt_conv.conv_tt.tensor import check_window
@@ -30,9 +31,7 @@ _MOST_LEVELS = 3  # as published
 _MOST_STATES = 5
 _WORTH_A_STATE = 0.01
 _NO_LOSS = 1e-3  # relative error, which is a millionth of the squares
-_SEED = 0
-
-KernelSize = int | Sequence[int] | Sequence[Sequence[int]]
+_FITTING_SEED = 0
 
 
 def to_conv_tt_lstm(
@@ -126,7 +125,7 @@ def to_conv_tt_lstm(
     Su, Byeon, Kossaifi, Huang, Kautz, Anandkumar, "Convolutional Tensor-Train LSTM for Spatio-Temporal
     Learning", NeurIPS 2020, arXiv:2002.09131.
     """
-    cells = _cells(model)
+    cells = _cells_of(model)
     one_of(boundary, "boundary", ("zeros", "stagewise"))
     calibration = None if data is None else Calibration(data)
     metrics = _CellMetrics(model, cells, calibration)
@@ -143,8 +142,8 @@ def to_conv_tt_lstm(
     converted = _like(model, options)
     rows: list[LayerReport] = []
     for name, trained in cells.items():
-        rows += _fill(name, cast(ConvTTLSTMCell, converted.get_submodule(name)), trained, metrics)
-    return converted, _report(model, converted, rows, calibration, notes)
+        rows += _fill_cell(name, cast(ConvTTLSTMCell, converted.get_submodule(name)), trained, metrics)
+    return converted, _conversion_report(model, converted, rows, calibration, notes)
 
 
 def higher_order_to_conv_tt_lstm(
@@ -348,7 +347,7 @@ class _CellMetrics:
             return None
         if name not in self._known:
             # As long as nothing is truncated, one pass does for all cells.
-            wanted = {n: c.conv for n, c in _cells(self.watched).items() if self._untouched or n == name}
+            wanted = {n: c.conv for n, c in _cells_of(self.watched).items() if self._untouched or n == name}
             found = self.calibration.metrics(self.watched, wanted)
             self._known |= {n: self._usable(n, found.get(n)) for n in wanted}
         return self._known[name]
@@ -386,7 +385,7 @@ class _CellMetrics:
 
     def truncated(self, name: str, kernel: Tensor) -> None:
         """Let later cells see what a cell does with its truncated kernel, if it is no wider than the trained one."""
-        conv = _cells(self.watched)[name].conv
+        conv = _cells_of(self.watched)[name].conv
         if conv.weight.shape == kernel.shape:
             with torch.no_grad():
                 conv.weight.copy_(kernel)
@@ -491,7 +490,7 @@ def _pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric 
     projection, core = fitted_pair(wide, rank, tuple(kernel_size), metric)
     more = rank - len(projection)
     if more > 0:  # more channels than the kernel can use: without effect at first, as older levels are
-        generator = torch.Generator().manual_seed(_SEED)
+        generator = torch.Generator().manual_seed(_FITTING_SEED)
         extra = torch.randn(more, *projection.shape[1:], generator=generator).to(projection) * projection.std()
         projection = torch.cat([projection, extra])
         core = torch.cat([core, core.new_zeros(len(core), more, *core.shape[2:])], dim=1)
@@ -501,7 +500,7 @@ def _pair(kernel: Tensor, rank: int, kernel_size: Sequence[int], metric: Metric 
     return _Pair(projection.to(kernel.dtype), core.to(kernel.dtype), error)
 
 
-def _fill(name: str, cell: ConvTTLSTMCell, trained: ConvLSTMCell, metrics: _CellMetrics) -> list[LayerReport]:
+def _fill_cell(name: str, cell: ConvTTLSTMCell, trained: ConvLSTMCell, metrics: _CellMetrics) -> list[LayerReport]:
     """Fill a fresh cell from a trained one, and say what was lost."""
     of_input, recurrent = _parts(trained.conv, trained.in_channels)
     conv, train = cell.input_conv, cell.recurrent
@@ -550,7 +549,7 @@ def _row(name: str, trained: Tensor, train: ConvTT, pair: _Pair, measured: bool)
     )
 
 
-def _report(
+def _conversion_report(
     model: nn.Module,
     converted: nn.Module,
     rows: Sequence[LayerReport],
@@ -569,7 +568,7 @@ def _report(
     )
 
 
-def _cells(model: nn.Module) -> dict[str, ConvLSTMCell]:
+def _cells_of(model: nn.Module) -> dict[str, ConvLSTMCell]:
     """Return the ConvLSTM cells of a network by name."""
     modules = model.named_modules() if isinstance(model, nn.Module) else ()
     cells = {name: module for name, module in modules if isinstance(module, ConvLSTMCell)}
@@ -650,9 +649,9 @@ def _like(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
     converted = copied(model)
     layers = [module for module in converted.modules() if isinstance(module, ConvLSTM)]
     within = {id(layer.cell) for layer in layers}
-    cells = [module for module in _cells(converted).values() if id(module) not in within]
+    cells = [module for module in _cells_of(converted).values() if id(module) not in within]
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(_SEED)
+        torch.manual_seed(_FITTING_SEED)
         for old in [*layers, *cells]:
             cell = cast(ConvLSTMCell, old.cell if isinstance(old, ConvLSTM) else old)
             kind = ConvTTLSTM if isinstance(old, ConvLSTM) else ConvTTLSTMCell

@@ -70,7 +70,7 @@ def load_conv_lstm_weights(
     if isinstance(weight, nn.Module):
         if bias is not None:
             raise ValueError("bias goes with a tensor; a convolution brings its own")
-        conv = _checked(weight, cell)
+        conv = _checked_gates(weight, cell)
         weight, bias = conv.weight, conv.bias
     order = _order(gates)
     kernel, offset = _fitting(cell, weight, bias)
@@ -99,7 +99,7 @@ def _order(gates: object) -> list[int]:
     return [names.index(gate) for gate in _GATES]
 
 
-def _checked(module: nn.Module, cell: ConvLSTMCell) -> PlainConvolution:
+def _checked_gates(module: nn.Module, cell: ConvLSTMCell) -> PlainConvolution:
     """Refuse a convolution that does something else than that of a cell."""
     conv: Any = plain_convolution(module)
     half = tuple((k - 1) // 2 for k in conv.kernel_size)

@@ -17,7 +17,7 @@ from tt_conv.runtime.formats import CONVOLUTIONS
 _MOST_ENTRIES = 2048  # of a regression; beyond, a state is seen at the place itself alone
 _SAMPLES = 4096  # positions per call and half
 _RIDGES = (1e-4, 1e-2, 1.0)
-_SEED = 0
+_PROBING_SEED = 0
 
 
 def explained_by_past(
@@ -103,7 +103,7 @@ class _Regression:
         self.products = torch.zeros(2, self.entries, outputs, **new)
         self.energies = torch.zeros(2, **new)
         self.states: deque[Tensor] = deque(maxlen=most)
-        self.generator = torch.Generator().manual_seed(_SEED)
+        self.generator = torch.Generator().manual_seed(_PROBING_SEED)
         self.windows = windows  # of a single sample
         self.samples = self.called = self.batch = 0
 

@@ -25,7 +25,7 @@ def draw_layers(path: Path | str, report: CompressionReport, title: str = "") ->
     """
     rows = list(report.layers)
     figure = Figure(figsize=(10, 1.6 + 0.5 * len(rows)), dpi=130, layout="constrained")
-    figure.suptitle(title or _sizes(report), fontsize=12)
+    figure.suptitle(title or _parameters_in_words(report), fontsize=12)
     sizes, errors = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     places = range(len(rows))
     before = [row.parameters_before for row in rows]
@@ -47,7 +47,7 @@ def draw_layers(path: Path | str, report: CompressionReport, title: str = "") ->
         errors.barh([y + 0.2 for y in places], outputs, 0.38, color=COLOURS[2], label="output")
     errors.set_xlabel("relative error")
     for axes in (sizes, errors):
-        _plain(axes)
+        _without_frame(axes)
         axes.legend(frameon=False, fontsize=8, loc="lower right")
     figure.savefig(path)
 
@@ -101,13 +101,13 @@ def _sweep_panel(
     if is_share:
         axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_xlim(left=0)
-    _plain(axes)
+    _without_frame(axes)
 
 
-def _plain(axes: Axes) -> None:
+def _without_frame(axes: Axes) -> None:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _sizes(report: CompressionReport) -> str:
+def _parameters_in_words(report: CompressionReport) -> str:
     return f"{report.parameters_before:,} -> {report.parameters_after:,} parameters"

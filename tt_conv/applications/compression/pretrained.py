@@ -10,6 +10,7 @@ from tt_conv.layers import FramePredictor
 PRETRAINED = "pretrained"
 PRETRAINED_FOLDER = Path(__file__).with_name("moving_mnist_conv_lstm")
 TRAINING = "training.json"
+"""Beside a compressed network: what a checkpoint would tell of its training."""
 
 
 def load_pretrained() -> FramePredictor:

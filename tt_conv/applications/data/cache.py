@@ -67,7 +67,7 @@ def decoded_file(
     # Two names of one video may be decoded side by side.
     partial = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
     try:
-        found = _write(partial, video, size, channels)
+        found = _write_decoded(partial, video, size, channels)
         if found:
             partial_notes = partial.with_suffix(".json")
             partial_notes.write_text(json.dumps(found))
@@ -88,7 +88,7 @@ def state_of(source: Path) -> str:
     return hashlib.sha256(words.encode()).hexdigest() if source.is_dir() else words.removeprefix(f"{source.name} ")
 
 
-def _write(path: Path, video: Path, size: tuple[int, int] | None, channels: int | None) -> list[str]:
+def _write_decoded(path: Path, video: Path, size: tuple[int, int] | None, channels: int | None) -> list[str]:
     notes: list[str] = []
     count, shape = 0, (0, 0, 0)
     with path.open("wb") as file:

@@ -5,6 +5,8 @@ from typing import Literal, TypeVar, get_args
 
 Broken = Literal["refuse", "skip"]
 T = TypeVar("T")
+REPLACE = "replace it, or leave it out with broken=skip"
+EMPTY_SECTOR = bytes(512)  # stands in a file where a download stopped or a disk lost a part
 SHOWN = 5  # files named in a message
 
 

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Found:
+class ExaminedClip:
     """What is known of a clip: how many frames [height, width] it has as shown, or what is wrong with it."""
 
     frames: int
@@ -29,10 +29,10 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-_MISSING = Found(0, 0, 0, "it is not there")
+_MISSING = ExaminedClip(0, 0, 0, "it is not there")
 
 
-def looked_through(videos: Sequence[Path], cache: Path) -> list[Found]:
+def looked_through(videos: Sequence[Path], cache: Path) -> list[ExaminedClip]:
     """Decode every video once to its end; what was found is remembered in the cache, for files that don't change."""
     base = Path(os.path.commonpath([video.parent.resolve() for video in videos]))
     kept = cache / f"looked-through-{READING}-{hashlib.sha256(str(base).encode()).hexdigest()[:16]}.json"
@@ -55,17 +55,17 @@ def with_bar(items: Iterable[T], what: str, count: int) -> Iterable[T]:
     return tqdm(items, what, count, leave=False, disable=None, delay=3)
 
 
-def _remembered(path: Path) -> dict[str, Found]:
+def _remembered(path: Path) -> dict[str, ExaminedClip]:
     try:
         return {
-            key: Found(**(found | {"notes": tuple(found["notes"])}))
+            key: ExaminedClip(**(found | {"notes": tuple(found["notes"])}))
             for key, found in json.loads(path.read_text()).items()
         }
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}  # nothing remembered, or nothing that this version can read
 
 
-def _remember(path: Path, known: dict[str, Found]) -> None:
+def _remember(path: Path, known: dict[str, ExaminedClip]) -> None:
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +86,7 @@ def _key(video: Path, base: Path) -> str | None:
     return f"{(video.parent.resolve() / video.name).relative_to(base)} {state_of(video)}"
 
 
-def examined(video: Path) -> Found:
+def examined(video: Path) -> ExaminedClip:
     """Decode a clip to its end."""
     count, size = 0, (0, 0)
     notes: list[str] = []
@@ -96,9 +96,9 @@ def examined(video: Path) -> Found:
                 size = frame.size
             count += 1
     except UnusableFile as error:
-        return Found(0, 0, 0, error.problem)
+        return ExaminedClip(0, 0, 0, error.problem)
     except OSError as error:
-        return Found(0, 0, 0, f"cannot be opened ({error.strerror})")
+        return ExaminedClip(0, 0, 0, f"cannot be opened ({error.strerror})")
     if not count:
-        return Found(0, 0, 0, "it holds no frame")
-    return Found(count, *size, notes=tuple(notes))
+        return ExaminedClip(0, 0, 0, "it holds no frame")
+    return ExaminedClip(count, *size, notes=tuple(notes))

@@ -118,7 +118,7 @@ def without_other_parts(sources: Sequence[Path], split: str, others: dict[str, P
 def _check_kind(path: Path) -> None:
     kinds = VIDEO_ENDINGS | ARRAY_ENDINGS
     if path.suffix.lower() in IMAGE_ENDINGS:
-        if not _several(path):
+        if not _has_several(path):
             raise UnusableFile(path, "a single picture is no clip", _PICTURES)
     elif path.suffix.lower() not in kinds:
         raise UnusableFile(
@@ -128,7 +128,7 @@ def _check_kind(path: Path) -> None:
 
 def _found(path: Path, root: Path, read: set[Path], notes: list[str]) -> Iterator[Path]:
     inside = in_order((item for item in path.iterdir() if not is_hidden(item)), notes)
-    if any(item.suffix.lower() in IMAGE_ENDINGS and not item.is_dir() and not _several(item) for item in inside):
+    if any(item.suffix.lower() in IMAGE_ENDINGS and not item.is_dir() and not _has_several(item) for item in inside):
         yield path
     for item in inside:
         if item.is_dir():
@@ -139,7 +139,7 @@ def _found(path: Path, root: Path, read: set[Path], notes: list[str]) -> Iterato
                     continue
                 read |= {Path(folder).resolve() for folder, _, _ in os.walk(real)}
             yield from _found(item, root, read, notes)
-        elif item.suffix.lower() in VIDEO_ENDINGS | ARRAY_ENDINGS or _several(item):
+        elif item.suffix.lower() in VIDEO_ENDINGS | ARRAY_ENDINGS or _has_several(item):
             yield item
 
 
@@ -149,7 +149,10 @@ def frame_files(folder: Path, notes: list[str] | None = None) -> list[Path]:
         (
             file
             for file in folder.iterdir()
-            if file.suffix.lower() in IMAGE_ENDINGS and not is_hidden(file) and not file.is_dir() and not _several(file)
+            if file.suffix.lower() in IMAGE_ENDINGS
+            and not is_hidden(file)
+            and not file.is_dir()
+            and not _has_several(file)
         ),
         notes,
     )
@@ -160,7 +163,7 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith(".") and not re.match(r"\.\d", path.name)
 
 
-def _several(path: Path) -> bool:
+def _has_several(path: Path) -> bool:
     try:
         state = path.stat()
     except OSError:

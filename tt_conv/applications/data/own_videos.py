@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from tt_conv.applications.data.cache import cache_folder, decoded_file
 from tt_conv.applications.data.clips import Clip, StoredArray, pair
-from tt_conv.applications.data.errors import Broken, UnusableFile
+from tt_conv.applications.data.errors import REPLACE, Broken, UnusableFile
 from tt_conv.applications.data.folders import (
     ARRAY_ENDINGS,
     IMAGE_ENDINGS,
@@ -28,7 +28,6 @@ from tt_conv.applications.data.splits import split_folder, split_folders
 from tt_conv.applications.data.windows import ClipWindows, by_note, opened
 
 Part = Literal["train", "validation", "test", "all"]
-_REPLACE = "replace it, or leave it out with broken=skip"
 
 
 class OwnVideos(ClipWindows):
@@ -153,7 +152,7 @@ class OwnVideos(ClipWindows):
         notes.sort()
         hint = ""
         if own is None and split != "all":
-            clips, hint = _part_of(clips, split, notes)
+            clips, hint = _clips_of_part(clips, split, notes)
         super().__init__(
             clips,
             frames,
@@ -249,7 +248,7 @@ def load_array(path: Path, name: str, array_name: str | None) -> tuple[NDArray, 
         # NumPy's words on pickles advise to load them all the same, which runs what they hold.
         pickled = "pickle" in str(error) or "Python objects" in str(error)
         reason = "it holds Python objects, or no array at all" if pickled else str(error)
-        raise UnusableFile(name, f"not a readable array file ({reason})", _REPLACE) from error
+        raise UnusableFile(name, f"not a readable array file ({reason})", REPLACE) from error
     arrays = {key: value for key, value in arrays.items() if value.ndim >= 3}
     if len(arrays) != 1:
         has = ", ".join(f"{key} {value.shape}" for key, value in arrays.items()) or "none"
@@ -257,7 +256,7 @@ def load_array(path: Path, name: str, array_name: str | None) -> tuple[NDArray, 
     return next(iter(arrays.values())), False
 
 
-def _part_of(clips: Sequence[Clip], split: str, notes: list[str]) -> tuple[list[Clip], str]:
+def _clips_of_part(clips: Sequence[Clip], split: str, notes: list[str]) -> tuple[list[Clip], str]:
     """The clips of a part, and what to do if they are too short."""
     if len(clips) >= 10:
         notes.append("of every ten clips, eight are for training, the 9th for validation, the 10th for test")

@@ -10,10 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 
-from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.errors import EMPTY_SECTOR, REPLACE, UnusableFile
 from tt_conv.applications.extras import naming_the_extra
 
-_REPLACE = "replace it, or leave it out with broken=skip"
 _TIFF = (".tif", ".tiff")
 _MANY = (".png", ".apng", ".webp", *_TIFF)  # endings of files that may hold several pictures
 _TURNED = {  # EXIF orientation -> what is done to show it
@@ -25,7 +24,6 @@ _TURNED = {  # EXIF orientation -> what is done to show it
     7: "mirrored and turned by 90 degrees clockwise",
     8: "turned by 90 degrees counterclockwise",
 }
-_SECTOR = bytes(512)
 # Axes of stacks as tifffile names them: time, or what counts pages; depth is taken for time where that is missing.
 _PAGES = "TQIZ"
 
@@ -67,9 +65,9 @@ def pictures_in(path: Path, notes: list[str] | None = None) -> list[NDArray]:
     except UnusableFile:
         raise
     except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:
-        raise UnusableFile(path, f"broken image ({error})", _REPLACE) from error
+        raise UnusableFile(path, f"broken image ({error})", REPLACE) from error
     if not found:
-        raise UnusableFile(path, "it holds no picture", _REPLACE)
+        raise UnusableFile(path, "it holds no picture", REPLACE)
     for picture in found[1:]:
         _check_alike(path, picture, found[0])
     return found
@@ -113,13 +111,13 @@ def _of_picture(path: Path, notes: list[str]) -> list[NDArray]:
         if orientation in _TURNED:
             notes.append(f"frames are {_TURNED[orientation]}, as the file says that they are shown")
         if kind == "MPO":
-            return [_pixels(picture)]
+            return [_pixels_of(picture)]
         skipped = int(bool(picture.info.get("default_image")))  # of an APNG: for programs that know no animation
-        found = [_pixels(page) for page in ImageSequence.Iterator(picture)]
+        found = [_pixels_of(page) for page in ImageSequence.Iterator(picture)]
         return found[skipped:] if len(found) > skipped else found
 
 
-def _pixels(picture: Image.Image) -> NDArray:
+def _pixels_of(picture: Image.Image) -> NDArray:
     shown = ImageOps.exif_transpose(picture)
     if shown.mode[0] not in "IF":
         shown = shown.convert("L" if shown.mode in ("1", "L", "LA") else "RGB")
@@ -131,8 +129,8 @@ def _check_scan(path: Path) -> None:
     """Decoders of JPEG make gray of a lost sector and say nothing; a scan is entropy-coded and has no such zeros."""
     data = path.read_bytes()
     start, end = data.find(b"\xff\xda"), data.rfind(b"\xff\xd9")
-    if 0 <= data.find(_SECTOR, max(0, start)) < end:
-        raise UnusableFile(path, "damaged: zeros stand where its pixels should be", _REPLACE)
+    if 0 <= data.find(EMPTY_SECTOR, max(0, start)) < end:
+        raise UnusableFile(path, "damaged: zeros stand where its pixels should be", REPLACE)
 
 
 def _tiff(path: Path) -> Any:
@@ -143,7 +141,7 @@ def _tiff(path: Path) -> Any:
     try:
         return tifffile.TiffFile(path)
     except tifffile.TiffFileError as error:
-        raise UnusableFile(path, f"broken image ({error})", _REPLACE) from error
+        raise UnusableFile(path, f"broken image ({error})", REPLACE) from error
 
 
 def _full_pages(file: Any) -> list[Any]:
@@ -168,22 +166,24 @@ def _of_tiff(path: Path, notes: list[str]) -> list[NDArray]:
         if turned in _TURNED:
             notes.append(f"frames are {_TURNED[turned]}, as the file says that they are shown")
         try:
-            found = _decoded(path, file, pages)
+            found = _pictures_of_tiff(path, file, pages)
         except ValueError as error:
             if isinstance(error, UnusableFile):
                 raise
             if "imagecodecs" not in str(error) and "not supported" not in str(error):
-                raise UnusableFile(path, f"broken image ({error})", _REPLACE) from error
+                raise UnusableFile(path, f"broken image ({error})", REPLACE) from error
             # A compression that tifffile leaves to another package; Pillow reads the usual ones, turned already.
             with Image.open(path) as picture:
                 if getattr(picture, "n_frames", 1) != len(file.pages):
                     raise UnusableFile(path, str(error), "save it without compression") from error
                 kept = {page.index for page in pages}
-                return [_pixels(page) for number, page in enumerate(ImageSequence.Iterator(picture)) if number in kept]
+                return [
+                    _pixels_of(page) for number, page in enumerate(ImageSequence.Iterator(picture)) if number in kept
+                ]
     return [_turned(picture, turned) for picture in found]
 
 
-def _decoded(path: Path, file: Any, pages: list[Any]) -> list[NDArray]:
+def _pictures_of_tiff(path: Path, file: Any, pages: list[Any]) -> list[NDArray]:
     """The pictures of a TIFF file [H, W, C] as stored."""
     series = file.series[0]
     if len(file.series) == 1 and _frames_of_stack(file) >= len(pages):
@@ -241,8 +241,8 @@ def _check_chain(path: Path, file: Any) -> None:
     handle.seek(count * form.tagsize, 1)
     (after,) = struct.unpack(form.offsetformat, handle.read(form.offsetsize))
     if after:
-        raise UnusableFile(path, f"cut off or damaged after {len(file.pages)} pages", _REPLACE)
+        raise UnusableFile(path, f"cut off or damaged after {len(file.pages)} pages", REPLACE)
     for page in file.pages:
         for offset, size in zip(page.dataoffsets, page.databytecounts, strict=False):
             if offset + size > handle.size or (not offset and size):
-                raise UnusableFile(path, f"cut off: page {page.index + 1} ends beyond the file", _REPLACE)
+                raise UnusableFile(path, f"cut off: page {page.index + 1} ends beyond the file", REPLACE)

@@ -10,7 +10,7 @@ from tt_conv.applications.data.errors import UnusableFile
 
 # N sequences, T frames, C channels, H and W pixels: the orders that are detected. Any other can be stated.
 LAYOUTS = ("THW", "THWC", "TCHW", "NTHW", "TNHW", "NTHWC", "NTCHW", "TNHWC", "TNCHW")
-_CHANNELS = (1, 3)
+_CHANNEL_COUNTS = (1, 3)
 _PICTURE = 3.0  # sides of a picture differ by at most this factor, where it is asked whether two axes are one
 Limits = tuple[float, float]
 _STATE_IT = "state it with layout, such as layout=NTHWC"
@@ -51,8 +51,8 @@ def layout_of(shape: Sequence[int], layout: str | None, name: str) -> tuple[str,
             f"the last axis of shape {shape} looks like {shape[-1]} channels",
             "keep 1 (gray) or 3 (RGB) of them, or state with layout that they are pixels, such as layout=NTHW",
         )
-    last = shape[-1] in _CHANNELS and len(shape) > 3
-    before = shape[-3] in _CHANNELS and len(shape) > 3
+    last = shape[-1] in _CHANNEL_COUNTS and len(shape) > 3
+    before = shape[-3] in _CHANNEL_COUNTS and len(shape) > 3
     if last and before:
         raise UnusableFile(name, f"channels may be axis {len(shape) - 3} or the last one of shape {shape}", _STATE_IT)
     channels = "last axis of 1 or 3" if last else "axis of 1 or 3 before the pixels" if before else ""
@@ -76,7 +76,7 @@ def _stated(shape: tuple[int, ...], layout: str, name: str) -> tuple[str, str]:
             f"layout must name T (frames), H and W (pixels), and may name N (sequences) and C (channels), each once, "
             f"in the order of the axes, such as {', '.join(LAYOUTS)} or NHWT, got {layout!r}"
         )
-    if len(layout) != len(shape) or ("C" in layout and shape[layout.index("C")] not in _CHANNELS):
+    if len(layout) != len(shape) or ("C" in layout and shape[layout.index("C")] not in _CHANNEL_COUNTS):
         raise UnusableFile(name, f"an array of shape {shape} is not {layout} with 1 or 3 channels", _STATE_IT)
     return layout, "as stated"
 
@@ -142,8 +142,8 @@ class ValueRange:
         for limits in (stated, assumed):
             if limits is not None and not limits[0] < limits[1]:
                 raise ValueError(f"value_range must be (black, white), black below white, got {limits}")
-        self.stated = _plain(stated)
-        self.assumed = _plain(assumed)
+        self.stated = _as_floats(stated)
+        self.assumed = _as_floats(assumed)
         self._seen: dict[str, tuple[float, float, str]] = {}
         self._lock = Lock()
 
@@ -186,13 +186,13 @@ class ValueRange:
             If the values seen are in no usual range of pixels.
         """
         if self.stated is not None:
-            return self.stated, f"{_words(self.stated)}, as stated"
+            return self.stated, f"{_limits_in_words(self.stated)}, as stated"
         if dtype == np.bool_:
             return (0.0, 1.0), "0 to 1, of booleans"
         if dtype == np.uint8:
             return (0.0, 255.0), "0 to 255, of bytes"
         if self.assumed is not None:
-            return self.assumed, f"{_words(self.assumed)}, as in training"
+            return self.assumed, f"{_limits_in_words(self.assumed)}, as in training"
         low, high, where = self._seen[_kind(dtype)]
         found = self._usual(_kind(dtype), low, high)
         if found is None:
@@ -204,7 +204,7 @@ class ValueRange:
                 else f"all values are {low:g}, which tells no range",
                 f"state the values of black and white with value_range, {known}",
             )
-        return found, f"{_words(found)}, detected: values run from {low:g} to {high:g}"
+        return found, f"{_limits_in_words(found)}, detected: values run from {low:g} to {high:g}"
 
     @staticmethod
     def _usual(kind: str, low: float, high: float) -> Limits | None:
@@ -219,11 +219,11 @@ class ValueRange:
         return None
 
 
-def _plain(limits: Limits | None) -> Limits | None:
+def _as_floats(limits: Limits | None) -> Limits | None:
     return None if limits is None else (float(limits[0]), float(limits[1]))
 
 
-def _words(limits: Limits) -> str:
+def _limits_in_words(limits: Limits) -> str:
     return f"{limits[0]:g} to {limits[1]:g}"
 
 
@@ -236,7 +236,7 @@ def _check_within(low: float, high: float, limits: Limits, name: str, whose: str
     if low < limits[0] - slack or high > limits[1] + slack:
         raise UnusableFile(
             name,
-            f"its values run from {low:g} to {high:g}, outside the {whose} {_words(limits)}",
+            f"its values run from {low:g} to {high:g}, outside the {whose} {_limits_in_words(limits)}",
             "state a range that holds them with value_range, or clip them where they mean no more than black or white",
         )
 

@@ -13,7 +13,7 @@ from av.stream import Disposition
 from numpy.typing import NDArray
 
 from tt_conv.applications.data.containers import damage
-from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.errors import EMPTY_SECTOR, UnusableFile
 from tt_conv.applications.data.frame import UPRIGHT, Frame, Pose
 
 _CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".webm": "libvpx-vp9", ".mkv": "libx264", ".mov": "libx264"}
@@ -27,7 +27,6 @@ _DENSE = frozenset(
     ["h263", "h264", "hevc", "vvc", "vp8", "vp9", "av1", "mpeg1video", "mpeg2video", "mpeg4", "mjpeg", "flv1", "theora"]
     + ["msmpeg4v1", "msmpeg4v2", "msmpeg4v3", "wmv1", "wmv2", "wmv3", "vc1"]
 )
-_SECTOR = bytes(512)
 # Codecs of which each packet gives one frame. (VP8 and MPEG-4 have packets that are not shown.)
 _ONE_FRAME_A_PACKET = frozenset(["h264", "hevc", "mjpeg", "mpeg1video", "mpeg2video", "vp9", "ffv1", "rawvideo"])
 _WHOLE = 0.9  # of its stated length: what a video must have to be taken for whole, where its container tells no better
@@ -63,7 +62,7 @@ def video_frames(path: Path, notes: list[str] | None = None, *, to_end: bool = T
             stream = _film(path, container, said)
             if to_end and (problem := damage(path, container.format.name)):
                 raise UnusableFile(path, problem, _REMEDY)
-            for frame in _decoded(path, container, stream, said):
+            for frame in _decoded_frames(path, container, stream, said):
                 count += 1
                 yield frame
     except av.error.FFmpegError as error:
@@ -111,7 +110,7 @@ def _packets_of(path: Path) -> dict[int, int]:
     return counts
 
 
-def _decoded(
+def _decoded_frames(
     path: Path, container: av.container.InputContainer, stream: av.VideoStream, notes: list[str]
 ) -> Iterator[Frame]:
     context, name = stream.codec_context, stream.codec_context.name
@@ -169,7 +168,7 @@ def _decoded(
 
 
 def _has_lost_sector(packet: bytes, codec: str) -> bool:
-    start = packet.find(_SECTOR)
+    start = packet.find(EMPTY_SECTOR)
     if start < 0:
         return False
     rest = packet[start:].lstrip(b"\0")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tt_conv.applications.compression import load_compressed
+from tt_conv.applications.compression.pretrained import TRAINING
 from tt_conv.applications.recognition.model import Recognizer
 from tt_conv.applications.recognition.open_data import build_model
 from tt_conv.applications.recognition.settings import Settings
@@ -17,9 +18,6 @@ from tt_conv.applications.training.checkpoint import (
     named,
     read_checkpoint,
 )
-
-TRAINING = "training.json"
-"""Beside a compressed network: what a checkpoint would tell."""
 
 
 @dataclass

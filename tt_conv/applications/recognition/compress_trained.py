@@ -13,8 +13,9 @@ from torch.utils.data import DataLoader
 
 from tt_conv._version import __version__
 from tt_conv.applications.compression import compress, save_compressed
+from tt_conv.applications.compression.pretrained import TRAINING
 from tt_conv.applications.output import OutputFolder
-from tt_conv.applications.recognition.checkpoint import TRAINING, load_trained
+from tt_conv.applications.recognition.checkpoint import load_trained
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import check_classes
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance

@@ -23,8 +23,8 @@ from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confus
 from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import DataSettings, DemoSettings, ModelSettings
 from tt_conv.applications.training.epochs import EpochBatches
-from tt_conv.applications.training.fit import Outcome, fit
 from tt_conv.applications.training.module import SideBySide
+from tt_conv.applications.training.one_pass import Outcome, fit
 from tt_conv.tables import text_table
 
 GOAL = 0.7  # of the way from chance to the best possible, at the fractions of GOAL_AT

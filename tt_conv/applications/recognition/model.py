@@ -15,9 +15,7 @@ from tt_conv.checks import check_shape, one_of, positive_int
 from tt_conv.layers.cell import RecurrentCell
 from tt_conv.layers.conv_lstm import ConvLSTMCell
 from tt_conv.layers.conv_tt_lstm import ConvTTLSTMCell
-
-State = tuple[Tensor, ...]
-"""What a network keeps of the frames that it has seen; see the network."""
+from tt_conv.layers.walk import State
 
 _CELLS: dict[str, type[ConvLSTMCell | ConvTTLSTMCell]] = {"conv_lstm": ConvLSTMCell, "conv_tt_lstm": ConvTTLSTMCell}
 _STRIDE = 2  # of every layer of an encoder
@@ -217,8 +215,8 @@ class RecurrentRecognizer(Recognizer):
         dropout: float = 0.0,
         **cell_options: Any,
     ) -> None:
-        encoder_channels = _several(encoder_channels, "encoder_channels")
-        hidden_channels = _several(hidden_channels, "hidden_channels")
+        encoder_channels = _channel_counts(encoder_channels, "encoder_channels")
+        hidden_channels = _channel_counts(hidden_channels, "hidden_channels")
         scale = _STRIDE ** len(encoder_channels)
         super().__init__(in_channels, classes, hidden_channels[-1], scale, ahead=ahead, dropout=dropout)
         make = _CELLS[one_of(cell, "cell", tuple(_CELLS))]
@@ -314,8 +312,8 @@ class ConvolutionalRecognizer(Recognizer):
         ahead: int = 0,
         dropout: float = 0.0,
     ) -> None:
-        encoder_channels = _several(encoder_channels, "encoder_channels")
-        hidden_channels = _several(hidden_channels, "hidden_channels")
+        encoder_channels = _channel_counts(encoder_channels, "encoder_channels")
+        hidden_channels = _channel_counts(hidden_channels, "hidden_channels")
         ends = (in_channels, *encoder_channels, *hidden_channels)
         scale = _STRIDE ** len(encoder_channels)
         super().__init__(in_channels, classes, ends[-1], scale, ahead=ahead, dropout=dropout)
@@ -386,7 +384,7 @@ def _macs(conv: Any, sides: Sequence[int]) -> int:
     return conv.weight.numel() * math.prod(side // stride for side, stride in spatial)
 
 
-def _several(channels: Sequence[int], name: str) -> tuple[int, ...]:
+def _channel_counts(channels: Sequence[int], name: str) -> tuple[int, ...]:
     if not channels:
         raise ValueError(f"{name} must name at least one number of channels")
     return tuple(positive_int(count, name) for count in channels)

@@ -120,7 +120,7 @@ def run_prediction(
             written += ", future.png"
     for note in notes:
         print(f"  {note}")
-    print(_words(labels))
+    print(_labels_in_words(labels))
     print(f"{written} are in {folder.path}")
     return labels
 
@@ -137,7 +137,7 @@ def _draw_future(path: Path, model: Any, clip: torch.Tensor, device: torch.devic
     )
 
 
-def _words(labels: list[dict[str, Any]]) -> str:
+def _labels_in_words(labels: list[dict[str, Any]]) -> str:
     lines = [f"{'seen':>6}  likeliest"]
     for row in labels:
         first = row["labels"][0]

@@ -6,10 +6,10 @@ from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
     from tt_conv.applications.training.applications import Application, application
-    from tt_conv.applications.training.fit import Outcome, fit
+    from tt_conv.applications.training.module import SideBySide, TrainingModule, one_cycle
+    from tt_conv.applications.training.one_pass import Outcome, fit
     from tt_conv.applications.training.run import resume_training, run_training
     from tt_conv.applications.training.settings import TrainingSettings, settings_from_dict, settings_to_dict
-from tt_conv.applications.training.module import SideBySide, TrainingModule, one_cycle
 
 __all__ = [
     "run_training",
@@ -37,8 +37,8 @@ _DEFINED_IN = {
     "application": ".applications",
     "TrainingModule": ".module",
     "SideBySide": ".module",
-    "Outcome": ".fit",
-    "fit": ".fit",
+    "Outcome": ".one_pass",
+    "fit": ".one_pass",
     "one_cycle": ".module",
 }
 

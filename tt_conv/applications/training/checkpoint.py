@@ -172,11 +172,11 @@ def load_network(
         account = account_of(contents[CHECKPOINT_KEY], task)
         with torch.device("meta"):  # sizes from a file cannot fill the memory
             model = build(account)
-        _fill(model, unwrapped(contents["state_dict"], model.state_dict()))
+        _give_weights(model, unwrapped(contents["state_dict"], model.state_dict()))
     return model.requires_grad_().eval(), account
 
 
-def _fill(model: nn.Module, weights: dict[str, Any]) -> None:
+def _give_weights(model: nn.Module, weights: dict[str, Any]) -> None:
     """Give a model on the meta device its weights, in its own dtypes."""
     for name, empty in model.state_dict().items():
         value = weights.get(name)

@@ -18,7 +18,7 @@ from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
-from tt_conv.applications.training.fit import Outcome, quiet_lightning, stops_in_good_order
+from tt_conv.applications.training.one_pass import Outcome, quiet_lightning, stops_in_good_order
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import (
     AnySettings,
@@ -276,11 +276,11 @@ class _Batches(pl.LightningDataModule):
         # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
         workers = self.settings.data.workers
         return DataLoader(
-            samples, num_workers=workers, generator=torch.Generator(), worker_init_fn=_one_thread, **options
+            samples, num_workers=workers, generator=torch.Generator(), worker_init_fn=_use_one_thread, **options
         )
 
 
-def _one_thread(_: int) -> None:
+def _use_one_thread(_: int) -> None:
     torch.set_num_threads(1)
 
 

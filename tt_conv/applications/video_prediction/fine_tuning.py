@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.training.epochs import EpochBatches
-from tt_conv.applications.training.fit import ProgressBar, quiet_lightning, stops_in_good_order
+from tt_conv.applications.training.one_pass import ProgressBar, quiet_lightning, stops_in_good_order
 from tt_conv.applications.video_prediction.module import FramePrediction, Loss
 from tt_conv.layers.wrapped import unwrapped
 

@@ -13,7 +13,7 @@ from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.settings import DataSettings
 
 _LOOKED_AT = 64
-_SHOWN = 6
+_FRAMES_SHOWN = 6
 
 
 def inspect_data(settings: DataSettings, out: Path | str | None = None) -> str:
@@ -45,13 +45,13 @@ def inspect_data(settings: DataSettings, out: Path | str | None = None) -> str:
             errors.append(error)
             lines.append(f"{split}: {error}")
         else:
-            lines += _words(split, parts[split])
+            lines += _facts_of_split(split, parts[split])
     if not parts:
         raise errors[0]
     if out is not None:
         with OutputFolder(out, all_or_nothing=True) as folder:
             for part, sequences in parts.items():
-                shown = _spread(len(sequences), _SHOWN)
+                shown = _spread(len(sequences), _FRAMES_SHOWN)
                 title = f"{part}: sequences {', '.join(str(number + 1) for number in shown)} of {len(sequences):,}"
                 with folder.new_file(f"{part}.png") as file:
                     draw_strips(file, [{"": sequences[number]} for number in shown], settings.given, title)
@@ -59,7 +59,7 @@ def inspect_data(settings: DataSettings, out: Path | str | None = None) -> str:
     return "\n".join(lines)
 
 
-def _words(split: str, sequences: SequenceDataset) -> list[str]:
+def _facts_of_split(split: str, sequences: SequenceDataset) -> list[str]:
     numbers = _spread(len(sequences), _LOOKED_AT)
     some = torch.stack([sequences[number] for number in numbers])
     shape = " x ".join(map(str, some.shape[1:]))

@@ -173,7 +173,7 @@ class MovingMNIST(SequenceDataset):
     def _made(self, number: int) -> Tensor:
         canvas = np.zeros((self.frames, *self.size), np.float32)
         for digit, corners in zip(*self._drawn_by_lot(number), strict=True):
-            _draw(canvas, self._images[digit], self._corners(corners))
+            _draw_digit(canvas, self._images[digit], self._corners(corners))
         return torch.from_numpy(canvas).unsqueeze(1)
 
     def _drawn_by_lot(self, number: int) -> tuple[list[int], list[NDArray[np.float64]]]:
@@ -224,7 +224,7 @@ def _check_type(value: object, expected: type, rule: str) -> None:
         raise TypeError(f"{rule}, got {value!r}")
 
 
-def _draw(canvas: NDArray[np.float32], image: NDArray[np.float32], corners: NDArray[np.int64]) -> None:
+def _draw_digit(canvas: NDArray[np.float32], image: NDArray[np.float32], corners: NDArray[np.int64]) -> None:
     side = len(image)
     for frame, (top, left) in zip(canvas, corners, strict=True):
         place = frame[top : top + side, left : left + side]

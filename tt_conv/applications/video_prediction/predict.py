@@ -111,7 +111,7 @@ def run_prediction(
     )
     with folder:
         predicted = _predicted(trained, shown, future, device, str(checkpoint))
-        _write(folder, shown, predicted, settings.rate)
+        _write_prediction(folder, shown, predicted, settings.rate)
     every = f", every {step}. one" if step > 1 else ""
     print(
         f"Shown: frames {start + 1} to {start + (given - 1) * step + 1}{every}, of {clip.name}, at {shown.shape[2]} x "
@@ -155,7 +155,7 @@ def _predicted(trained: Trained, shown: Tensor, future: int, device: torch.devic
     return predicted
 
 
-def _write(folder: OutputFolder, shown: Tensor, predicted: Tensor, rate: float) -> None:
+def _write_prediction(folder: OutputFolder, shown: Tensor, predicted: Tensor, rate: float) -> None:
     with folder.new_file("prediction.npy") as file, file.open("wb") as opened:
         np.save(opened, predicted.numpy())
     pixels = _enlarged(torch.cat([shown, predicted]))

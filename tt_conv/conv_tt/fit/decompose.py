@@ -15,11 +15,9 @@ import torch
 from torch import Tensor
 
 from tt_conv.checks import kernel_size_per_level, positive_int
-from tt_conv.conv_tt.fit.balance import balance
-from tt_conv.conv_tt.fit.fit import Settings, fit_train
+from tt_conv.conv_tt.fit.fit import FitSettings, fit_train
 from tt_conv.conv_tt.fit.inputs import centred, dense_kernel
-from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors
-from tt_conv.conv_tt.fit.poor_fit import PoorFitWarning
+from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors, balance
 from tt_conv.conv_tt.fit.rank_choice import is_ruled_out, smallest_rank
 from tt_conv.conv_tt.fit.train import Target, Train
 from tt_conv.conv_tt.rank import ConvTTFormat
@@ -27,16 +25,36 @@ from tt_conv.conv_tt.tensor import ConvTTTensor, Window, check_window
 from tt_conv.kernels.metric import Metric, checked_moment, roots
 from tt_conv.kernels.rank import choose_rank
 
-Rank = int | float | Sequence[int]
+RankRequest = int | float | Sequence[int]
 KernelSize = int | Sequence[int] | Sequence[Sequence[int]]
 # A relative error above which a decomposition is hardly one.
 POOR_FIT = 0.5
 
 
+class PoorFitWarning(UserWarning):
+    """`conv_tt` ended with a large error, or did not reach the one that was asked for.
+
+    The kernel may have no such structure (a randomly initialized one has none), or the rank is too low.
+
+    Examples
+    --------
+    A kernel of random numbers has no low-rank structure:
+
+    >>> import warnings, torch
+    >>> from tt_conv import conv_tt
+    >>> from tt_conv.conv_tt.fit import PoorFitWarning
+    >>> with warnings.catch_warnings(record=True) as caught:
+    ...     warnings.simplefilter("always")
+    ...     tensor = conv_tt(torch.randn(6, 6, 2, 5), rank=1, order=2, kernel_size=3)
+    >>> any(issubclass(warning.category, PoorFitWarning) for warning in caught)
+    True
+    """
+
+
 @overload
 def conv_tt(
     W: Any,
-    rank: Rank | None = ...,
+    rank: RankRequest | None = ...,
     *,
     order: int,
     kernel_size: KernelSize,
@@ -53,7 +71,7 @@ def conv_tt(
 @overload
 def conv_tt(
     W: Any,
-    rank: Rank | None = ...,
+    rank: RankRequest | None = ...,
     *,
     order: int,
     kernel_size: KernelSize,
@@ -69,7 +87,7 @@ def conv_tt(
 
 def conv_tt(
     W: Any,
-    rank: Rank | None = None,
+    rank: RankRequest | None = None,
     *,
     order: int,
     kernel_size: KernelSize,
@@ -165,7 +183,7 @@ def conv_tt(
     multichannel FIR filters", IEEE Trans. Signal Process. 43 (1995).
     """
     kernel = dense_kernel(W)
-    train = _train(kernel, order, kernel_size, check_window(window))
+    train = _train_of_rank_one(kernel, order, kernel_size, check_window(window))
     problem = _Problem(kernel, train, second_moment, _settings(random_state, restarts, n_iter_max))
     if tol is None and rank is None:
         raise TypeError("conv_tt needs a rank, or a relative error to reach (tol)")
@@ -187,7 +205,7 @@ def conv_tt(
 class _Problem:
     """One kernel and all that stays the same while the rank is chosen."""
 
-    def __init__(self, kernel: Tensor, train: Train, second_moment: Tensor | None, settings: Settings) -> None:
+    def __init__(self, kernel: Tensor, train: Train, second_moment: Tensor | None, settings: FitSettings) -> None:
         self.dtype = kernel.dtype
         self.train = train
         self.settings = settings
@@ -307,7 +325,7 @@ def _beyond(problem: _Problem) -> str:
     )
 
 
-def _train(kernel: Tensor, order: object, kernel_size: KernelSize, window: Window) -> Train:
+def _train_of_rank_one(kernel: Tensor, order: object, kernel_size: KernelSize, window: Window) -> Train:
     outputs, inputs, steps = kernel.shape[:3]
     levels = positive_int(order, "order")
     if levels > steps:
@@ -322,10 +340,10 @@ def _as_large_as_dense(form: ConvTTFormat) -> tuple[int, ...]:
     return choose_rank(form, 1.0) if form.parameters(smallest) <= form.dense_parameters else smallest
 
 
-def _settings(random_state: object, restarts: object, n_iter_max: object) -> Settings:
+def _settings(random_state: object, restarts: object, n_iter_max: object) -> FitSettings:
     if isinstance(random_state, bool) or not isinstance(random_state, numbers.Integral):
         raise TypeError(f"random_state must be an int, got {random_state!r}")
-    return Settings(
+    return FitSettings(
         operator.index(random_state), positive_int(restarts, "restarts"), positive_int(n_iter_max, "n_iter_max")
     )
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tt_conv.conv_tt.fit.balance import balance
-from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors, refine, relative_error
-from tt_conv.conv_tt.fit.polish import polish
-from tt_conv.conv_tt.fit.search import Found, by_algebra, by_search
+from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors, balance, refine_factors, train_error
+from tt_conv.conv_tt.fit.search import SearchResult, by_algebra, by_search, polish
 from tt_conv.conv_tt.fit.sketch import expand, sketch
 from tt_conv.conv_tt.fit.train import Target, Train
 
@@ -26,7 +24,7 @@ DEARER = 1.005
 
 
 @dataclass(frozen=True)
-class Settings:
+class FitSettings:
     """What the search and the refinement may spend.
 
     Attributes
@@ -45,7 +43,7 @@ class Settings:
 
 
 def fit_train(
-    train: Train, kernel: Tensor, settings: Settings, apply_moment: ApplyMoment | None = None
+    train: Train, kernel: Tensor, settings: FitSettings, apply_moment: ApplyMoment | None = None
 ) -> tuple[Factors, list[float]]:
     """Find the factors of a train for a dense kernel.
 
@@ -54,7 +52,7 @@ def fit_train(
     train : Train
     kernel : Tensor [O, I, N, *K]
         In float64, its support that of the train.
-    settings : Settings
+    settings : FitSettings
     apply_moment : callable, optional
         Second moment of the input, for the refinement.
 
@@ -71,7 +69,7 @@ def fit_train(
     if not settled:
         same = wide.target.spectrum.shape == narrow.target.spectrum.shape
         generator = torch.Generator().manual_seed(settings.seed)
-        found = by_search(narrow.target, generator, settings.restarts, found if same else Found([], []))
+        found = by_search(narrow.target, generator, settings.restarts, found if same else SearchResult([], []))
         candidates.append(expand(target, kernel, found.cores, narrow.outputs))
     problem = target.whole()
     best = min(candidates, key=lambda cores: float(problem.fit([core[None] for core in cores]).squared_error))
@@ -103,8 +101,8 @@ def _without_cancelling(
         return factors, errors
     smaller = factors
     for penalty in PENALTIES:
-        smaller, _ = refine(target, smaller, apply_moment=apply_moment, iterations=iterations, penalty=penalty)
-        error = relative_error(target, smaller, apply_moment)
+        smaller, _ = refine_factors(target, smaller, apply_moment=apply_moment, iterations=iterations, penalty=penalty)
+        error = train_error(target, smaller, apply_moment)
         if error <= DEARER * errors[-1]:
             return smaller, [max(e, error) for e in errors[:-1]] + [error]
     return factors, errors

@@ -105,3 +105,8 @@ class FourierGrid:
 
     def _table(self, rows: object) -> Tensor:
         return torch.tensor(rows, dtype=torch.float64, device=self.device)
+
+
+def unfold_gram(gram: Tensor) -> Tensor:
+    """Inner products [s, s', r, r'] of taps and channels as a matrix [(s, r), (s', r')]."""
+    return gram.permute(0, 2, 1, 3).flatten(2).flatten(0, 1)

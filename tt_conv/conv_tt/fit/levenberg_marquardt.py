@@ -100,7 +100,7 @@ def descend(
     for _ in range(iterations):
         if len(active) == 0 or float(error.min().sqrt()) <= target * norm:
             break
-        step, predicted = _step(matrix[active], rhs[active], damping[active])
+        step, predicted = _damped_step(matrix[active], rhs[active], damping[active])
         trial = _moved([core[active] for core in cores], step, free)
         trial = orthonormalise(trial) if everything else trial
         trial_fit = problem.fit(trial)
@@ -127,7 +127,7 @@ def descend(
     return Descent(cores, error.sqrt() / norm, history)
 
 
-def _step(matrix: Tensor, rhs: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
+def _damped_step(matrix: Tensor, rhs: Tensor, damping: Tensor) -> tuple[Tensor, Tensor]:
     damped = matrix + torch.diag_embed(damping[:, None].expand_as(rhs))
     factor, failed = torch.linalg.cholesky_ex(damped)
     step = torch.cholesky_solve(rhs[..., None], factor)[..., 0]

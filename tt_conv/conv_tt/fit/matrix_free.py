@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tt_conv.conv_tt.fit.fourier import Size
-from tt_conv.conv_tt.fit.linear_algebra import ridged_cholesky, unfold_gram
+from tt_conv.conv_tt.fit.fourier import Size, unfold_gram
 from tt_conv.conv_tt.fit.train import Target
 
 ApplyMoment = Callable[[Tensor], Tensor]
@@ -23,6 +22,9 @@ ApplyMoment = Callable[[Tensor], Tensor]
 
 # Relative error below which there is nothing but rounding.
 FINISHED = 1e-13
+
+# Normal matrices may be singular (ranks larger than what the kernel shows).
+_SMALLEST_RIDGE = 1e-12
 
 CONJUGATE_GRADIENT_STEPS = 40
 CONJUGATE_GRADIENT_DECREASE = 1e-2
@@ -53,6 +55,37 @@ class Factors:
     def dot(self, other: Factors) -> float:
         """Inner product."""
         return float(sum((a * b).sum() for a, b in zip(self.all(), other.all(), strict=True)))
+
+
+def balance(factors: Factors) -> Factors:
+    """Spread the scale: the same kernel with the mean sizes of the entries of all factors as equal as they can be.
+
+    Parameters
+    ----------
+    factors : Factors
+
+    Returns
+    -------
+    Factors
+        G_m times s_m, and P_m divided by s_m ... s_M.
+    """
+    order = len(factors.cores)
+    sizes = [float(f.abs().mean()) for f in factors.all()]
+    if min(sizes) == 0:
+        return factors
+    # Unknowns: log s_1 .. log s_M and the common logarithm c; each row says "its logarithm is c".
+    rows = torch.zeros(2 * order, order + 1, dtype=torch.float64)
+    rows[:order, :order] = torch.eye(order)
+    rows[order:, :order] = -torch.ones(order, order).triu()
+    rows[:, order] = -1
+    logs = -torch.tensor(sizes, dtype=torch.float64).log()
+    solution = torch.linalg.lstsq(rows, logs[:, None]).solution[:order, 0]
+    scale = solution.exp().tolist()
+    total = solution.flip(0).cumsum(0).flip(0).exp().tolist()
+    return Factors(
+        [core * s for core, s in zip(factors.cores, scale, strict=True)],
+        [p / t for p, t in zip(factors.projections, total, strict=True)],
+    )
 
 
 class Linearisation:
@@ -160,7 +193,7 @@ class Preconditioner:
         return Factors(cores, projections)
 
 
-def relative_error(target: Target, factors: Factors, apply_moment: ApplyMoment | None) -> float:
+def train_error(target: Target, factors: Factors, apply_moment: ApplyMoment | None) -> float:
     """The error of a train, as a share of what the metric makes of the kernel."""
     apply = apply_moment if apply_moment is not None else _identity
     missed = _squared(target.spectrum - Linearisation(target, factors).output(), apply)
@@ -171,7 +204,7 @@ def _raised(matrix: Tensor, amount: float) -> Tensor:
     return matrix + torch.diag_embed(torch.full_like(matrix[0], amount))
 
 
-def refine(
+def refine_factors(
     target: Target,
     factors: Factors,
     *,
@@ -212,7 +245,7 @@ def refine(
     gradient, blocks = at.adjoint(apply(residual)).plus(factors, -weight), Preconditioner(target, at, weight)
     for _ in range(iterations):
         gain = 0.0
-        step, predicted = _solve(at, gradient, blocks, apply, damping, weight)
+        step, predicted = _conjugate_gradients(at, gradient, blocks, apply, damping, weight)
         trial = factors.plus(step)
         trial_at = Linearisation(target, trial)
         trial_residual = target.spectrum - trial_at.output()
@@ -234,7 +267,7 @@ def refine(
     return factors, history
 
 
-def _solve(
+def _conjugate_gradients(
     at: Linearisation, gradient: Factors, blocks: Preconditioner, apply: ApplyMoment, damping: float, weight: float
 ) -> tuple[Factors, float]:
     """Preconditioned conjugate gradients for (JᵀΣJ + weight I + damping M) step = gradient, M the preconditioner.
@@ -270,3 +303,13 @@ def _identity(spectrum: Tensor) -> Tensor:
 
 def _squared(spectrum: Tensor, apply: ApplyMoment) -> float:
     return float((spectrum.conj() * apply(spectrum)).real.sum())
+
+
+def ridged_cholesky(matrix: Tensor) -> Tensor:
+    """Cholesky factor of a semidefinite matrix [n, n], with as small a ridge as rounding allows."""
+    ridge = _SMALLEST_RIDGE * float(matrix.diagonal().mean()) + torch.finfo(matrix.dtype).tiny
+    while True:
+        factor, failed = torch.linalg.cholesky_ex(matrix + torch.diag_embed(torch.full_like(matrix[0], ridge)))
+        if not int(failed):
+            return factor
+        ridge *= 10

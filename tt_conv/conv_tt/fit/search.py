@@ -1,4 +1,4 @@
-"""Which starts are tried, in what order, and when the search ends."""
+"""Which starts are tried, in what order, how each is polished, and when the search ends."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tt_conv.conv_tt.fit.polish import polish
-from tt_conv.conv_tt.fit.starts import Effort, at_random, from_the_newest, from_the_top, unsearched
+from tt_conv.conv_tt.fit.levenberg_marquardt import descend, orthonormalise
+from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors, refine_factors
+from tt_conv.conv_tt.fit.starts import Effort, at_random, batch_size, from_the_newest, from_the_top, unsearched
 from tt_conv.conv_tt.fit.subspace import from_the_divisors, from_the_sides
 from tt_conv.conv_tt.fit.train import Target
 
@@ -25,9 +26,44 @@ POLISHING = 60
 # Entries of a core, and of all cores, up to which a search by dense Gauss-Newton systems is worth its time.
 SEARCHED_CORE, SEARCHED_CORES = 1500, 3000
 
+# Unknowns in the cores up to which the Gauss-Newton system is written down.
+DENSE_UNKNOWNS = 1500
+
+
+def polish(
+    target: Target, cores: list[Tensor], *, iterations: int, apply_moment: ApplyMoment | None = None
+) -> tuple[Factors, list[float]]:
+    """Decrease the error of the whole kernel.
+
+    Parameters
+    ----------
+    target : Target
+    cores : list of Tensor [taps, R_{m+1}, R_m]
+        The start; its projections are the best ones.
+    iterations : int
+        Upper limit.
+    apply_moment : callable, optional
+        Second moment of the input.
+
+    Returns
+    -------
+    Factors, list of float
+        And the relative error at the start and after each iteration, never increasing.
+    """
+    train = target.train
+    problem = target.whole()
+    unknowns = sum(train.core_entries(level) for level in range(train.order))
+    if apply_moment is None and unknowns <= DENSE_UNKNOWNS and batch_size(problem, train.rank, unknowns):
+        descent = descend(problem, [core[None] for core in cores], iterations=iterations, target=1e-13)
+        cores = [core[0] for core in descent.cores]
+        return Factors(cores, target.best_projections(cores)), descent.history
+    cores = [core[0] for core in orthonormalise([core[None] for core in cores])]
+    start = Factors(cores, target.best_projections(cores))
+    return refine_factors(target, start, apply_moment=apply_moment, iterations=iterations)
+
 
 @dataclass
-class Found:
+class SearchResult:
     """The best of several searches of one problem.
 
     Attributes
@@ -50,7 +86,7 @@ class Found:
         return history
 
 
-def by_algebra(target: Target) -> tuple[Found, bool]:
+def by_algebra(target: Target) -> tuple[SearchResult, bool]:
     """Cores by linear algebra, polished, and whether there is no need to search.
 
     Parameters
@@ -59,9 +95,9 @@ def by_algebra(target: Target) -> tuple[Found, bool]:
 
     Returns
     -------
-    Found, bool
+    SearchResult, bool
     """
-    found = Found([], [])
+    found = SearchResult([], [])
     for algebra in (from_the_sides, from_the_divisors):
         start = algebra(target)
         if start is None:
@@ -75,7 +111,7 @@ def by_algebra(target: Target) -> tuple[Found, bool]:
     return found, False
 
 
-def by_search(target: Target, generator: torch.Generator, rounds: int, found: Found) -> Found:
+def by_search(target: Target, generator: torch.Generator, rounds: int, found: SearchResult) -> SearchResult:
     """Go on from what was found by searches with random starts.
 
     Parameters
@@ -84,12 +120,12 @@ def by_search(target: Target, generator: torch.Generator, rounds: int, found: Fo
     generator : torch.Generator
     rounds : int
         How often the list of strategies is gone through, each time with more random starts.
-    found : Found
+    found : SearchResult
         From the same target.
 
     Returns
     -------
-    Found
+    SearchResult
     """
     train = target.train
     entries = [train.core_entries(level) for level in range(train.order)]
@@ -99,7 +135,7 @@ def by_search(target: Target, generator: torch.Generator, rounds: int, found: Fo
         strategies.insert(0 if train.rank[-1] <= train.inputs else 1, from_the_newest)
     if max(entries) > SEARCHED_CORE:
         strategies = [unsearched]
-    found = Found(list(found.cores), list(found.errors))
+    found = SearchResult(list(found.cores), list(found.errors))
     for number in range(rounds):
         for strategy in strategies:
             found.try_from(target, strategy(target, generator, Effort(rounds=2 * (number + 1))))

@@ -12,9 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from tt_conv.conv_tt.fit.linear_algebra import ridged_cholesky, unfold_gram
-from tt_conv.conv_tt.fit.matrix_free import Factors, Linearisation
-from tt_conv.conv_tt.fit.polish import best_projections
+from tt_conv.conv_tt.fit.fourier import unfold_gram
+from tt_conv.conv_tt.fit.matrix_free import Factors, Linearisation, ridged_cholesky
 from tt_conv.conv_tt.fit.train import Target, Train
 
 
@@ -95,7 +94,7 @@ def expand(target: Target, kernel: Tensor, cores: list[Tensor], outputs: Tensor 
         return cores
     reduced = torch.einsum("oi...,op->pi...", kernel, outputs)
     small = Target(target.train.resized(outputs.shape[1], target.train.inputs), reduced)
-    factors = Factors(cores, best_projections(small, cores))
+    factors = Factors(cores, small.best_projections(cores))
     return [*cores[:-1], _best_last_core(target, small, factors)]
 
 

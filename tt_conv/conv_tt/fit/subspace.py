@@ -15,10 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tt_conv.conv_tt.fit.fourier import FourierGrid, Size
-from tt_conv.conv_tt.fit.linear_algebra import unfold_gram
+from tt_conv.conv_tt.fit.fourier import FourierGrid, Size, unfold_gram
 from tt_conv.conv_tt.fit.train import Target
-from tt_conv.conv_tt.fit.variable_projection import Frame, VariableProjection
+from tt_conv.conv_tt.fit.variable_projection import FrameGroup, VariableProjection
 from tt_conv.conv_tt.tensor import level_spans
 
 # Rows of the largest block-Toeplitz and Sylvester matrices.
@@ -105,7 +104,7 @@ def left_divisor(kernels: list[tuple[Tensor, Size]], rank: int, size: Size) -> T
     spanned = rank * math.prod(n - k + 1 for n, k in zip(window, size, strict=True))
     shifted = torch.cat([_shifts(kernel.unflatten(0, taps), window) for kernel, taps in kernels], 1)
     functionals = torch.linalg.eigh(shifted @ shifted.T)[1][:, : len(shifted) - spanned]
-    parts = _windows(functionals.T.reshape(-1, *window, rows), size)
+    parts = _all_parts(functionals.T.reshape(-1, *window, rows), size)
     return torch.linalg.eigh(parts.T @ parts)[1][:, :rank].unflatten(0, (-1, rows))
 
 
@@ -138,7 +137,7 @@ def _shifts(kernel: Tensor, window: Size) -> Tensor:
     return torch.stack(placed, -2).flatten(-2).flatten(0, -2)
 
 
-def _windows(functionals: Tensor, size: Size) -> Tensor:
+def _all_parts(functionals: Tensor, size: Size) -> Tensor:
     """All parts of a size of functionals [count, *window, rows], [(count, shift), (tap, row)]."""
     parts = []
     for shift in itertools.product(*(range(n - k + 1) for n, k in zip(functionals.shape[1:], size, strict=False))):
@@ -178,7 +177,7 @@ def core_guess(target: Target, level: int, cores: list[Tensor]) -> Tensor | None
         span = tuple(max(axis) for axis in zip(*(spans[m] for m in train.levels_of(frame)), strict=True))
         spectrum = target.spectrum[frame]
         behind = grid.adjoint(grid.scale[:, None, None] * spectrum, span)
-        kernels.append((_solve(grid, spectrum, cores, later, span) if cores else behind, span))
+        kernels.append((_kernel_behind(grid, spectrum, cores, later, span) if cores else behind, span))
     return left_divisor(kernels, rank, size)
 
 
@@ -224,15 +223,17 @@ def from_the_sides(target: Target) -> list[Tensor] | None:
         if right is None:
             return None
         span = tuple(1 + sum(k - 1 for k in axis) for axis in zip(*train.core_sizes[level:], strict=True))
-        product = _solve(grid, frame, [right[None]], [train.projection_sizes[level]], span)
+        product = _kernel_behind(grid, frame, [right[None]], [train.projection_sizes[level]], span)
         chain = grid.spectrum(product, span).mT * grid.scale[:, None, None]
-        cores.insert(0, _solve(grid, chain, cores, list(train.core_sizes[level + 1 :]), train.core_sizes[level])[None])
+        cores.insert(
+            0, _kernel_behind(grid, chain, cores, list(train.core_sizes[level + 1 :]), train.core_sizes[level])[None]
+        )
     return [core[0] for core in cores]
 
 
-def _solve(grid: FourierGrid, target: Tensor, cores: list[Tensor], sizes: list[Size], size: Size) -> Tensor:
+def _kernel_behind(grid: FourierGrid, target: Tensor, cores: list[Tensor], sizes: list[Size], size: Size) -> Tensor:
     """The kernel [taps, rows, columns] behind the cores that fits a target [F, outputs, columns] best."""
-    problem = VariableProjection(grid, [Frame(target, ((0, size),), (0,))], sizes)
+    problem = VariableProjection(grid, [FrameGroup(target, ((0, size),), (0,))], sizes)
     return problem.fit(cores).frames[0].projections[0][0]
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.conv_tt.fit.fourier import FourierGrid, Size
-from tt_conv.conv_tt.fit.variable_projection import Frame, Term, VariableProjection
+from tt_conv.conv_tt.fit.variable_projection import FrameGroup, SeenThrough, VariableProjection
 from tt_conv.conv_tt.tensor import Window, dense_support, level_spans, window_frames
 
 
@@ -144,20 +144,31 @@ class Target:
             terms.append(widest + later)
         return self._problem(level, terms, self.equal_weights)
 
-    def _terms(self, first: int) -> list[tuple[Term, ...]]:
+    def best_projections(self, cores: list[Tensor]) -> list[Tensor]:
+        """Projections [frames of the window, taps, R_m, I] that fit best, given cores [taps, R_{m+1}, R_m]."""
+        train = self.train
+        problem = self.whole()
+        found: dict[tuple[int, int], Tensor] = {}
+        for group, state in zip(problem.frames, problem.fit([core[None] for core in cores]).frames, strict=True):
+            for projection, (level, _) in zip(state.projections, group.terms, strict=True):
+                for frame, part in zip(group.numbers, projection[0].split(train.inputs, -1), strict=True):
+                    found[level, frame] = part
+        return [torch.stack([found[level, frame] for frame in frames]) for level, frames in enumerate(train.windows)]
+
+    def _terms(self, first: int) -> list[tuple[SeenThrough, ...]]:
         train = self.train
         return [
             tuple((m - first, train.projection_sizes[m]) for m in train.levels_of(frame) if m >= first)
             for frame in range(train.steps)
         ]
 
-    def _problem(self, first: int, terms: list[tuple[Term, ...]], weights: list[float]) -> VariableProjection:
-        alike: dict[tuple[Term, ...], list[int]] = {}
+    def _problem(self, first: int, terms: list[tuple[SeenThrough, ...]], weights: list[float]) -> VariableProjection:
+        alike: dict[tuple[SeenThrough, ...], list[int]] = {}
         for frame, seen in enumerate(terms):
             if seen:
                 alike.setdefault(seen, []).append(frame)
         frames = [
-            Frame(torch.cat([weights[n] * self.spectrum[n] for n in numbers], 2), seen, tuple(numbers))
+            FrameGroup(torch.cat([weights[n] * self.spectrum[n] for n in numbers], 2), seen, tuple(numbers))
             for seen, numbers in alike.items()
         ]
         return VariableProjection(self.grid, frames, list(self.train.core_sizes[first:]))

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tt_conv.conv_tt.fit.fourier import FourierGrid, Size
 
-Term = tuple[int, Size]
+SeenThrough = tuple[int, Size]
 """A level (counted from 0) and the size of the projection kernel by which it sees a frame."""
 
 # The least-squares problem may be singular (ranks larger than what the frame shows).
@@ -27,7 +27,7 @@ RIDGE = 1e-14
 
 
 @dataclass(frozen=True)
-class Frame:
+class FrameGroup:
     """Frames that are seen by the same terms, side by side.
 
     Attributes
@@ -40,7 +40,7 @@ class Frame:
     """
 
     target: Tensor
-    terms: tuple[Term, ...]
+    terms: tuple[SeenThrough, ...]
     numbers: tuple[int, ...]
 
     def entries(self, rank: tuple[int, ...]) -> int:
@@ -90,13 +90,13 @@ class VariableProjection:
     ----------
     grid : FourierGrid
         The frequencies.
-    frames : list of Frame
+    frames : list of FrameGroup
         What the train must produce.
     core_sizes : list of tuple of int
         Kernel size of each core, level 1 first.
     """
 
-    def __init__(self, grid: FourierGrid, frames: list[Frame], core_sizes: list[Size]) -> None:
+    def __init__(self, grid: FourierGrid, frames: list[FrameGroup], core_sizes: list[Size]) -> None:
         self.grid = grid
         self.frames = frames
         self.core_sizes = core_sizes
@@ -147,7 +147,7 @@ class VariableProjection:
             chains.append(chains[-1] @ self.grid.spectrum(core, size))
         return chains[::-1]
 
-    def _project(self, frame: Frame, chains: list[Tensor]) -> Projection:
+    def _project(self, frame: FrameGroup, chains: list[Tensor]) -> Projection:
         grid = self.grid
         rows, rhs = [], []
         for level, size in frame.terms:
@@ -175,7 +175,9 @@ class VariableProjection:
         )
         return Projection(factor, projections, residual)
 
-    def _partial_sums(self, cores: list[Tensor], terms: tuple[Term, ...], state: Projection) -> list[Tensor | None]:
+    def _partial_sums(
+        self, cores: list[Tensor], terms: tuple[SeenThrough, ...], state: Projection
+    ) -> list[Tensor | None]:
         """v_m of one frame at the frequencies; None below the frame's lowest term."""
         sums: list[Tensor | None] = []
         value: Tensor | None = None
@@ -246,7 +248,7 @@ class VariableProjection:
         self,
         cores: list[Tensor],
         fit: Fit,
-        terms: tuple[Term, ...],
+        terms: tuple[SeenThrough, ...],
         sums: list[Tensor | None],
         free: list[int],
     ) -> Tensor:

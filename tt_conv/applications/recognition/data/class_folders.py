@@ -90,7 +90,7 @@ class ClassFolders(VideoClips):
         for label, name in enumerate(names):
             files = _videos(own / found[name].name if own else found[name], notes)
             files = _of_no_other_class(files, name, classes_of, notes)
-            chosen = files if own else _part_of(files, split, options.get("seed", 0), name)
+            chosen = files if own else _files_of_split(files, split, options.get("seed", 0), name)
             videos += chosen
             labels += [label] * len(chosen)
         if own:
@@ -144,7 +144,7 @@ def _of_no_other_class(files: list[Path], name: str, classes: dict[object, str],
     return [file for file in files if other[file] == name]
 
 
-def _part_of(files: list[Path], split: Split, seed: int, name: str) -> list[Path]:
+def _files_of_split(files: list[Path], split: Split, seed: int, name: str) -> list[Path]:
     """The videos of a class that are for a split; in the order given."""
     order = np.random.default_rng([seed, *name.encode()]).random(len(files)).argsort(kind="stable").tolist()
     validation, test = (

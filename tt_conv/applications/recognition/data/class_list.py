@@ -5,9 +5,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.errors import SHOWN, UnusableFile
 
-_SHOWN = 5
 # A mirrored clip of a class that speaks of these shows another one.
 _SIDED = re.compile("(left|right)(hand|handed|most|side|ward|wards)?|(counter|anti)?clockwise")
 
@@ -110,8 +109,8 @@ def chosen_classes(asked: Sequence[str], known: Sequence[str], source: object) -
     if unknown:
         raise ValueError(
             f"{source} has no class "
-            + "; ".join(_with_near(name, by_name) for name in unknown[:_SHOWN])
-            + (f"; and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else "")
+            + "; ".join(_with_near(name, by_name) for name in unknown[:SHOWN])
+            + (f"; and {len(unknown) - SHOWN} more" if len(unknown) > SHOWN else "")
             + ": name the classes as there, with brackets or without"
         )
     twice = sorted({by_name[key] for key in keys if keys.count(key) > 1})

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
-from tt_conv.applications.data.errors import UnusableFile
+from tt_conv.applications.data.errors import SHOWN, UnusableFile
 from tt_conv.applications.data.folders import VIDEO_ENDINGS
 from tt_conv.applications.data.splits import Split, check_split
 from tt_conv.applications.recognition.data.class_list import chosen_classes, plain_name, read_class_list
@@ -17,7 +17,6 @@ _PREFIXES = ("", "something-something-v2-")
 _VIDEO_FOLDERS = ("20bn-something-something-v2", "videos", ".")
 ANSWERS = "test-answers.csv"
 _ENDING = ".webm"
-_SHOWN = 5
 _FETCH = "fetch it again, or give the folder of Something-Something V2"
 
 
@@ -118,7 +117,7 @@ class SomethingSomething(VideoClips):
 
 def read_labels(path: Path) -> list[str]:
     """The classes of ``labels.json``, without brackets, in the order of their numbers."""
-    content = _json(path)
+    content = _read_json(path)
     form = 'an object like {"Holding something": "0", ...}'
     if not isinstance(content, dict) or not content:
         raise UnusableFile(path, f"expected {form}", _FETCH)
@@ -179,7 +178,7 @@ def _answers(path: Path) -> dict[str, str]:
 
 
 def _entries(path: Path) -> list[dict[str, Any]]:
-    content = _json(path)
+    content = _read_json(path)
     if not isinstance(content, list) or not content:
         raise UnusableFile(path, 'expected a list like [{"id": "1", ...}, ...]', _FETCH)
     for number, entry in enumerate(content):
@@ -188,7 +187,7 @@ def _entries(path: Path) -> list[dict[str, Any]]:
     return content
 
 
-def _json(path: Path) -> Any:
+def _read_json(path: Path) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -210,7 +209,7 @@ def _check_known(pairs: Sequence[tuple[str, str]], known: Sequence[str], source:
     names = {*known}
     unknown = sorted({name for _, name in pairs} - names)
     if unknown:
-        shown = ", ".join(map(repr, unknown[:_SHOWN])) + (" ..." if len(unknown) > _SHOWN else "")
+        shown = ", ".join(map(repr, unknown[:SHOWN])) + (" ..." if len(unknown) > SHOWN else "")
         raise UnusableFile(
             source,
             f"{len(unknown)} of its classes are not in {labels_file.name}: {shown}",

@@ -90,7 +90,7 @@ def write_fixed_moving_mnist(
                 seed=seed,
                 idx_folder=idx_folder,
             )
-            _write(paths[-1], made)
+            _write_sequences(paths[-1], made)
     return paths
 
 
@@ -170,7 +170,7 @@ def _claim(path: Path, protocol: Mapping[str, object]) -> None:
     partial.replace(path)
 
 
-def _write(path: Path, sequences: MovingMNIST) -> None:
+def _write_sequences(path: Path, sequences: MovingMNIST) -> None:
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     shape = (len(sequences), sequences.frames, *sequences.size)
     try:

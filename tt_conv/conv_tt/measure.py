@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from tt_conv.conv_tt.program import (
+    ChainProgram,
     ConvTTShape,
     DenseProgram,
     Evaluate,
     Frames,
-    Program,
-    Usage,
-    candidates,
+    ProgramUsage,
     price,
-    weights_of,
+    program_weights,
+    ranked_programs,
     winners,
 )
 from tt_conv.conv_tt.tensor import ConvTTTensor
@@ -24,9 +24,9 @@ from tt_conv.runtime.formats import autocast_dtype
 from tt_conv.runtime.modes import is_jit_traced, is_transformed
 from tt_conv.runtime.race import fastest, promising, update_and_calls
 
-Programs = tuple[Program | DenseProgram, ...]
+Programs = tuple[ChainProgram | DenseProgram, ...]
 
-_ranked: dict[tuple[Any, ...], Programs] = {}
+_measured: dict[tuple[Any, ...], Programs] = {}
 
 
 def can_measure() -> bool:
@@ -34,9 +34,9 @@ def can_measure() -> bool:
     return not (is_jit_traced() or is_transformed())
 
 
-def measured(
+def measured_programs(
     shape: ConvTTShape,
-    usage: Usage,
+    usage: ProgramUsage,
     frame: Tensor,
     windows: Callable[[Sequence[Tensor]], Frames],
     train: Callable[[], ConvTTTensor],
@@ -46,7 +46,7 @@ def measured(
     Parameters
     ----------
     shape : ConvTTShape
-    usage : Usage
+    usage : ProgramUsage
     frame : Tensor
         One frame ``[batch, in_channels, *spatial]``, as others will be.
     windows : callable
@@ -64,12 +64,12 @@ def measured(
         autocast_dtype(frame.device),
         torch.get_num_threads(),
     )
-    if key not in _ranked:
-        programs = candidates(shape, usage)
+    if key not in _measured:
+        programs = ranked_programs(shape, usage)
         winner = _winner(promising(programs, [*map(price, programs)]), train(), frame, windows)
-        _ranked[key] = (winner, *(program for program in programs if program is not winner))
-    winners[shape, usage] = _ranked[key][0]
-    return _ranked[key]
+        _measured[key] = (winner, *(program for program in programs if program is not winner))
+    winners[shape, usage] = _measured[key][0]
+    return _measured[key]
 
 
 def _layout(frame: Tensor) -> tuple[int, ...]:
@@ -79,21 +79,21 @@ def _layout(frame: Tensor) -> tuple[int, ...]:
 
 
 def _winner(
-    programs: Sequence[Program | DenseProgram],
+    programs: Sequence[ChainProgram | DenseProgram],
     tensor: ConvTTTensor,
     frame: Tensor,
     windows: Callable[[Sequence[Tensor]], Frames],
-) -> Program | DenseProgram:
+) -> ChainProgram | DenseProgram:
     """Return the fastest of some programs."""
     if len(programs) == 1 or frame.device.type == "meta":
         return programs[0]
     with torch.set_grad_enabled(programs[0].usage.train):
-        runs = [_runner(program, tensor, frame, windows) for program in programs]
+        runs = [_timed_run(program, tensor, frame, windows) for program in programs]
         return programs[fastest(runs, frame.device)]
 
 
-def _runner(
-    program: Program | DenseProgram,
+def _timed_run(
+    program: ChainProgram | DenseProgram,
     tensor: ConvTTTensor,
     frame: Tensor,
     windows: Callable[[Sequence[Tensor]], Frames],
@@ -109,7 +109,7 @@ def _runner(
     seen = windows([given] * program.shape.steps)
 
     def bind() -> Evaluate:
-        return compiled.bind(weights_of(projections, cores, tensor.window))
+        return compiled.bind(program_weights(projections, cores, tensor.window))
 
     with torch.autocast(frame.device.type, enabled=False):
         frozen = bind() if usage.frozen else None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tt_conv import ConvTT
-from tt_conv.conv_tt import fastest_program, program
+from tt_conv.conv_tt import measure, program
 from tt_conv.layers import ConvTTLSTMCell
 
 
@@ -23,8 +23,8 @@ def races(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         counts.append(len(runs))
         return len(runs) - 1
 
-    monkeypatch.setattr(fastest_program, "fastest", last)
-    monkeypatch.setattr(fastest_program, "_ranked", {})
+    monkeypatch.setattr(measure, "fastest", last)
+    monkeypatch.setattr(measure, "_measured", {})
     program.winners.clear()
     return counts
 
@@ -176,7 +176,7 @@ def test_meta_tensors_and_other_precisions(races) -> None:
 
 
 def test_the_real_race_ends(monkeypatch) -> None:
-    monkeypatch.setattr(fastest_program, "_ranked", {})
+    monkeypatch.setattr(measure, "_measured", {})
     layer, plain = pair()
     frames = sequence(1, 4, 2, 6, 6)
     torch.testing.assert_close(layer(frames), plain(frames), rtol=0, atol=1e-12)
