@@ -1,7 +1,10 @@
 """Recognition as a training of any task sees it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from tt_conv.applications.data.splits import Split
 from tt_conv.applications.recognition.checkpoint import Trained, load_trained
@@ -30,6 +33,9 @@ class RecognitionApplication(Application):
         model = build_model(settings.model, channels, len(train.classes), recipe.seed, recipe.start)
         model.check_size(train[0][0].shape[2:])
         return Recognition(model, settings, train.classes, steps)
+
+    def inputs(self, settings: Settings, samples: Sequence[Any]) -> Any:
+        return torch.stack([clip for clip, _ in samples])
 
     def introduction(self, settings: Settings, train: Any, validation: Any) -> str:
         frames, channels, height, width = train[0][0].shape

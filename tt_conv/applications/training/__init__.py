@@ -6,6 +6,7 @@ from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
     from tt_conv.applications.training.applications import Application, application
+    from tt_conv.applications.training.dense_start import carry_over
     from tt_conv.applications.training.module import SideBySide, TrainingModule, one_cycle
     from tt_conv.applications.training.one_pass import Outcome, fit
     from tt_conv.applications.training.run import resume_training, run_training
@@ -24,6 +25,7 @@ __all__ = [
     "Outcome",
     "fit",
     "one_cycle",
+    "carry_over",
 ]
 
 # Public name -> the module that defines it, imported at first use: the settings need no Lightning.
@@ -39,6 +41,7 @@ _DEFINED_IN = {
     "SideBySide": ".module",
     "Outcome": ".one_pass",
     "fit": ".one_pass",
+    "carry_over": ".dense_start",
     "one_cycle": ".module",
 }
 

@@ -1,14 +1,18 @@
 """The part of a training by a recipe that no task changes: steps, validation, optimizer, checkpoint."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Tensor, nn
+from tqdm import tqdm
 
 from tt_conv._version import __version__
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY
+from tt_conv.applications.training.dense_start import WARM_UP_STEPS, DenseStart, carry_over, smaller_steps
 from tt_conv.applications.training.module import TrainingModule, one_cycle
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import AnySettings, settings_to_dict
@@ -38,6 +42,23 @@ class TrainedByRecipe(TrainingModule):
         self.validated: dict[str, float] = {}
         self.training_loss = float("nan")
         self.sequences_seen = 0
+        self.dense_start: DenseStart | None = None
+        self.is_dense = False
+
+    def begin_dense(self, dense: nn.Module, steps: int, batches: Callable[[], Sequence[Any]]) -> None:
+        """Begin with a ConvLSTM and convert it to the model after so many steps.
+
+        Parameters
+        ----------
+        dense : nn.Module
+            The untrained ConvLSTM.
+        steps : int
+            At least 1, and fewer than those of the training.
+        batches : callable
+            See :class:`~tt_conv.applications.training.dense_start.DenseStart`.
+        """
+        self.dense_start = DenseStart(steps, dense, self.model, batches)
+        self.model, self.is_dense = dense, True
 
     def step_loss(self, numbers: Tensor, samples: Any) -> Tensor:
         """Loss of a step of training; the numbers are those of the samples in the data set."""
@@ -54,6 +75,35 @@ class TrainedByRecipe(TrainingModule):
     def facts(self) -> Mapping[str, Any]:
         """What a checkpoint must tell beside settings and weights for the model to be built again."""
         return {}
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        if self.dense_start is not None and self.is_dense and self.global_step >= self.dense_start.steps:
+            self._convert(self.dense_start)
+
+    def _convert(self, start: DenseStart) -> None:
+        report = start.convert(self.model)
+        carry_over(self.trainer.optimizers[0], self.model, start.target)
+        self.model, self.is_dense = start.target, False
+        # The validation loss begins anew: a stall is one of the converted network.
+        self.plateau.best, self.plateau.stalled = math.inf, 0
+        strategy = self.trainer.strategy
+        if isinstance(
+            strategy, DDPStrategy
+        ):  # it wrapped the ConvLSTM; wrapping sends the weights of the first process
+            strategy.model = strategy.lightning_module
+            strategy.configure_ddp()
+        if self.trainer.is_global_zero:
+            tqdm.write(
+                f"Step {self.global_step:,}: the ConvLSTM goes on as ConvTT-LSTM, {report.parameters_before:,} -> "
+                f"{report.parameters_after:,} parameters; its outputs differ by {report.output_error:.1%}."
+            )
+
+    def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
+        done = 1.0
+        if self.dense_start is not None and not self.is_dense:
+            done = (self.global_step - self.dense_start.steps + 1) / WARM_UP_STEPS
+        with smaller_steps(optimizer, done) if done < 1 else nullcontext():
+            super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def training_step(self, batch: tuple[Tensor, Any]) -> Tensor:
         numbers, samples = batch
@@ -110,7 +160,10 @@ class TrainedByRecipe(TrainingModule):
         recipe = self.settings.training
         make = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[recipe.optimizer]
         options = {"weight_decay": recipe.weight_decay} if recipe.optimizer == "adamw" else {}
-        optimizer = make(self.parameters(), lr=self.learning_rate, **options)
+        parameters: Any = self.parameters()
+        if self.dense_start is not None and not self.is_dense:
+            parameters = [{"params": group} for group in self.dense_start.groups()]
+        optimizer = make(parameters, lr=self.learning_rate, **options)
         if recipe.schedule == "plateau":
             return optimizer
         return [optimizer], [{"scheduler": one_cycle(optimizer, self.learning_rate, self.steps), "interval": "step"}]
@@ -126,8 +179,12 @@ class TrainedByRecipe(TrainingModule):
             "sequences_seen": self.sequences_seen,
             "validation_loss": self.validation_loss,
         }
+        if self.is_dense:
+            checkpoint[CHECKPOINT_KEY]["dense"] = True
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint[CHECKPOINT_KEY]
         self.plateau = PlateauSchedule(**kept["plateau"])
         self.sequences_seen = kept["sequences_seen"]
+        if self.dense_start is not None and not kept.get("dense"):
+            self.model, self.is_dense = self.dense_start.target, False

@@ -41,17 +41,22 @@ class Checkpoints(Checkpoint):
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.best = float("inf")
+        self.best_is_dense = False
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "best_is_dense": self.best_is_dense}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.best = state_dict["best"]
+        self.best_is_dense = state_dict.get("best_is_dense", False)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert isinstance(pl_module, TrainedByRecipe)
         if pl_module.validated_epoch != trainer.current_epoch:
             return
+        if self.best_is_dense and not pl_module.is_dense:
+            self.best = float("inf")  # the best is what was asked for, not what it began as
+        self.best_is_dense = pl_module.is_dense
         better = pl_module.validation_loss < self.best
         self.best = min(self.best, pl_module.validation_loss)
         # Every process takes part in collecting the state; one writes it.

@@ -4,7 +4,7 @@ import pickle
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.training.recipes import recipe_file
-from tt_conv.applications.training.settings import FIRST_TASK, read_settings, settings_from_dict
+from tt_conv.applications.training.settings import (
+    FIRST_TASK,
+    conv_lstm_settings,
+    read_settings,
+    settings_from_dict,
+)
 from tt_conv.checks import check_sizes
 from tt_conv.layers.wrapped import unwrapped
 
@@ -170,6 +175,8 @@ def load_network(
         raise ValueError(f"{path} is a checkpoint of the task {task_of(contents)}: give one of {task}")
     with named(path):
         account = account_of(contents[CHECKPOINT_KEY], task)
+        if contents[CHECKPOINT_KEY].get("dense"):  # from the first part of a training that began dense
+            account = replace(account, settings=conv_lstm_settings(account.settings))
         with torch.device("meta"):  # sizes from a file cannot fill the memory
             model = build(account)
         _give_weights(model, unwrapped(contents["state_dict"], model.state_dict()))

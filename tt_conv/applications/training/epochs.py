@@ -12,7 +12,7 @@ from torch.utils.data import Dataset, Sampler
 from tt_conv.applications.training.trainable import Samples
 
 # What the random numbers are for: streams of one seed do not meet.
-ORDER, SAMPLING = 1, 2
+ORDER, SAMPLING, CALIBRATION = 1, 2, 3
 
 
 class EpochOfSamples(Dataset[tuple[int, Any]]):

@@ -8,21 +8,26 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
-from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
+from tt_conv.applications.training.dense_start import CALIBRATION_BATCH, CALIBRATION_SAMPLES
+from tt_conv.applications.training.epochs import CALIBRATION, EpochBatches, EpochOfSamples
 from tt_conv.applications.training.one_pass import Outcome, quiet_lightning, stops_in_good_order
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import (
     AnySettings,
     TrainingSettings,
+    conv_lstm_settings,
+    name_of_cell,
     read_settings,
     settings_to_dict,
 )
@@ -166,6 +171,7 @@ class _Prepared:
     def __init__(self, settings: AnySettings) -> None:
         recipe, self.application = settings.training, trainable_of(settings)
         check_recipe(recipe)
+        check_dense_start(settings)
         if settings.data.workers < 0:
             raise ValueError(f"data.workers must not be negative, got {settings.data.workers}")
         self.application.check(settings)
@@ -175,6 +181,20 @@ class _Prepared:
         self.batch = min(recipe.batch_size, len(self.train))
         self.steps = recipe.epochs * (len(self.train) // self.batch)
         self.task = self.application.training(settings, self.train, self.steps)
+        if recipe.dense_start:
+            if self.steps < 2:
+                raise ValueError(f"training.dense_start needs a training of at least 2 steps, got {self.steps}")
+            dense = self.application.training(conv_lstm_settings(settings), self.train, self.steps)
+            share = min(max(round(recipe.dense_start * self.steps), 1), self.steps - 1)
+            self.task.begin_dense(dense.model, share, self._calibration)
+
+    def _calibration(self) -> list[Any]:
+        """Batches of training samples, as the network is called with them; the same in every process."""
+        random = np.random.default_rng([self.settings.training.seed, CALIBRATION])
+        numbers = random.permutation(len(self.train))[:CALIBRATION_SAMPLES].tolist()
+        samples = [self.train[number] for number in numbers]
+        batches = [samples[start : start + CALIBRATION_BATCH] for start in range(0, len(samples), CALIBRATION_BATCH)]
+        return [self.application.inputs(self.settings, batch) for batch in batches]
 
     @property
     def is_other_process(self) -> bool:
@@ -213,6 +233,13 @@ class _Prepared:
                 reload_dataloaders_every_n_epochs=1,
                 log_every_n_steps=max(1, min(50, self.steps // recipe.epochs)),
             )
+        one_model = (
+            isinstance(self.trainer.strategy, SingleDeviceStrategy) or type(self.trainer.strategy) is DDPStrategy
+        )
+        if recipe.dense_start and not one_model:
+            raise ValueError(
+                f"training.dense_start trains on one device or with training.strategy=ddp, got {recipe.strategy}"
+            )
 
     def _fit(self, folder: Path, checkpoint: Path | None) -> Outcome:
         recipe = self.settings.training
@@ -233,9 +260,12 @@ class _Prepared:
         recipe, about = self.settings.training, self.application
         lines = [about.introduction(self.settings, self.train, self.validation)]
         lines += [f"  {note}" for note in dict.fromkeys([*self.train.notes, *self.validation.notes])]
-        parameters = sum(parameter.numel() for parameter in self.task.model.parameters())
+        start = self.task.dense_start
+        model = self.task.model if start is None else start.target
+        begun = "" if start is None else f", begun as conv_lstm of {start.dense_parameters:,} for {start.steps:,} steps"
+        parameters = sum(parameter.numel() for parameter in model.parameters())
         lines += [
-            f"{about.model_name(self.settings)}: {parameters:,} parameters; "
+            f"{about.model_name(self.settings)}: {parameters:,} parameters{begun}; "
             f"{recipe.epochs} epochs, {self.steps:,} steps of {self.batch} {about.samples}. Writing to {folder}."
         ]
         if checkpoint is not None:
@@ -301,6 +331,24 @@ def check_recipe(recipe: TrainingSettings) -> None:
         raise ValueError(f"training.weight_decay must not be negative, got {recipe.weight_decay}")
     if not 0 < recipe.lr_decay <= 1:
         raise ValueError(f"training.lr_decay is a factor from 0 (excluded) to 1, got {recipe.lr_decay}")
+
+
+def check_dense_start(settings: AnySettings) -> None:
+    """Refuse to begin dense what is no ConvTT-LSTM, or one that a ConvLSTM cannot become."""
+    share, model = settings.training.dense_start, settings.model
+    if not 0 <= share < 1:
+        raise ValueError(f"training.dense_start is a share of the steps, from 0 to below 1, got {share}")
+    cell = name_of_cell(model)
+    if share and getattr(model, cell) != "conv_tt_lstm":
+        raise ValueError(
+            f"training.dense_start={share} begins a conv_tt_lstm as a conv_lstm: leave it at 0 for "
+            f"model.{cell}={getattr(model, cell)}"
+        )
+    if share and model.boundary == "circular":
+        raise ValueError(
+            f"training.dense_start={share} begins as a conv_lstm, which has zeros beyond the border: "
+            "take model.boundary=zeros or stagewise, or leave it at 0"
+        )
 
 
 def _precision(recipe: TrainingSettings) -> dict[str, Any]:

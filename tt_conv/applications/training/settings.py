@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from difflib import get_close_matches
 from importlib import import_module
 from itertools import zip_longest
@@ -16,6 +16,8 @@ TASKS: Mapping[str, str] = {
 }
 # What files were made by that do not tell.
 FIRST_TASK = "video_prediction"
+# Model settings that a ConvTT-LSTM has and a ConvLSTM has not.
+OPTIONS_OF_CONV_TT = ("order", "steps", "rank", "input_rank", "window", "boundary")
 
 Values = TypeVar("Values", bound=Any)
 
@@ -38,6 +40,9 @@ class TrainingSettings:
         Of adamw.
     clip_norm : float, optional
         Largest norm of the gradient.
+    dense_start : float
+        Share of the steps, from 0 to below 1, that a ConvTT-LSTM begins as a ConvLSTM of the same shape; then it is
+        converted with samples of the training, and the training goes on.
     schedule : str
         plateau: the learning rate decays once the validation loss has stalled (and, where there is scheduled
         sampling, stalled again after that began to fade); one_cycle: it rises over a tenth of the steps, then falls
@@ -75,6 +80,7 @@ class TrainingSettings:
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     clip_norm: float | None = 1.0
+    dense_start: float = 0.0
     schedule: Literal["plateau", "one_cycle"] = "one_cycle"
     patience: int = 20
     lr_decay: float = 0.98
@@ -232,6 +238,36 @@ def settings_from_dict(values: Mapping[str, Any]) -> Any:
             raise ValueError(f"unknown settings: {', '.join(f'{field.name}.{key}' for key in unknown)}")
         made[field.name] = _of_types(part, given, field.name)
     return whole(**made)
+
+
+def conv_lstm_settings(settings: Values) -> Values:
+    """The settings of the ConvLSTM that a training with ``dense_start`` begins with.
+
+    Parameters
+    ----------
+    settings : AnySettings
+        Of a ConvTT-LSTM.
+
+    Returns
+    -------
+    AnySettings
+        The same but for the cell and its options.
+
+    Examples
+    --------
+    >>> from tt_conv.applications.video_prediction.settings import ModelSettings, Settings
+    >>> conv_lstm_settings(Settings(model=ModelSettings(rank=4, kernel_size=3))).model.kernel_size
+    3
+    """
+    model = settings.model
+    changes: dict[str, Any] = dict.fromkeys(OPTIONS_OF_CONV_TT) | {name_of_cell(model): "conv_lstm"}
+    training = replace(settings.training, dense_start=0.0)
+    return replace(settings, model=replace(model, **changes), training=training)
+
+
+def name_of_cell(model: Any) -> str:
+    """The name of the model setting that says which cells a network has."""
+    return "cell" if hasattr(model, "cell") else "kind"
 
 
 def read_settings(path: Path) -> Any:

@@ -53,6 +53,10 @@ class Trainable(ABC):
         """The module that Lightning trains for so many steps, with an untrained model in it."""
 
     @abstractmethod
+    def inputs(self, settings: Any, samples: Sequence[Any]) -> Any:
+        """What the network is called with for a batch of samples: a tensor, or a tuple of arguments."""
+
+    @abstractmethod
     def introduction(self, settings: Any, train: Samples, validation: Samples) -> str:
         """What is trained on, in a line."""
 

@@ -1,5 +1,6 @@
 """Video prediction as a training of any task sees it."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,9 @@ class VideoPredictionApplication(Application):
         if recipe.start_at_mean:
             start_at_mean(model, torch.stack([train[number] for number in range(min(16, len(train)))]))
         return VideoPrediction(model, settings, steps)
+
+    def inputs(self, settings: Settings, samples: Sequence[Any]) -> Any:
+        return torch.stack(list(samples))[:, : settings.data.given], settings.data.future
 
     def introduction(self, settings: Settings, train: Any, validation: Any) -> str:
         channels, height, width = train[0].shape[1:]
