@@ -23,9 +23,8 @@ from torch.utils.data import DataLoader
 from tt_conv import __version__
 from tt_conv.applications.compression import save_compressed
 from tt_conv.applications.compression.pretrained import PRETRAINED_FOLDER, TRAINING
-from tt_conv.applications.training import resume_training, run_training, settings_to_dict
+from tt_conv.applications.training import Trained, load_trained, resume_training, run_training, settings_to_dict
 from tt_conv.applications.training.callbacks import LAST
-from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
 from tt_conv.applications.video_prediction.evaluation import evaluate
 from tt_conv.applications.video_prediction.fine_tuning import Tuned, batches, fine_tune
 from tt_conv.applications.video_prediction.open_data import open_data

@@ -17,9 +17,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 import torch
 
-from tt_conv.applications.training import run_training
+from tt_conv.applications.training import load_trained, run_training
 from tt_conv.applications.video_prediction import copy_last
-from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.data import OwnVideos
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 

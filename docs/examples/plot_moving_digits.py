@@ -15,9 +15,8 @@ from tempfile import TemporaryDirectory
 import matplotlib.pyplot as plt
 import torch
 
-from tt_conv.applications.training import run_training
+from tt_conv.applications.training import load_trained, run_training
 from tt_conv.applications.video_prediction import MovingMNIST, copy_last
-from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.metrics import FrameMetrics
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 

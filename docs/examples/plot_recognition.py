@@ -15,11 +15,10 @@ from tempfile import TemporaryDirectory
 import matplotlib.pyplot as plt
 import torch
 
-from tt_conv.applications.recognition.checkpoint import load_trained
 from tt_conv.applications.recognition.evaluation import accuracy_of
 from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.settings import DataSettings, ModelSettings, Settings, TrainingSettings
-from tt_conv.applications.training import run_training
+from tt_conv.applications.training import load_trained, run_training
 
 names = [
     "Moving something and something from left to right",

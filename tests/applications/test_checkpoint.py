@@ -10,12 +10,11 @@ import torch
 
 from tt_conv.applications.compression import save_compressed
 from tt_conv.applications.recognition import settings as recognition
-from tt_conv.applications.recognition.checkpoint import load_trained as load_recognizer
+from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.open_data import build_model as build_recognizer
-from tt_conv.applications.training import settings_to_dict
-from tt_conv.applications.training.applications import load_any_trained
+from tt_conv.applications.training import load_trained, settings_to_dict
 from tt_conv.applications.video_prediction import settings as video_prediction
-from tt_conv.applications.video_prediction.checkpoint import load_trained as load_predictor
+from tt_conv.applications.video_prediction.checkpoint import load_predictor
 from tt_conv.applications.video_prediction.open_data import build_model as build_predictor
 
 LOAD: dict[str, Callable[[Path], Any]] = {"video_prediction": load_predictor, "recognition": load_recognizer}
@@ -102,7 +101,7 @@ CLASSES: dict[str, Callable[[dict[str, Any]], object]] = {
 def test_a_whole_checkpoint_is_loaded(task: str, tmp_path: Path) -> None:
     kept = contents(task)
     torch.save(kept, tmp_path / "whole.ckpt")
-    for load in (LOAD[task], load_any_trained):
+    for load in (LOAD[task], load_trained):
         trained: Any = load(tmp_path / "whole.ckpt")
         assert (trained.sequences_seen, trained.epochs_done) == (8, 2)
         assert settings_to_dict(trained.settings) == kept["tt_conv"]["settings"]
@@ -130,7 +129,7 @@ def test_a_damaged_checkpoint_is_refused_by_its_name(task: str, damage: str, tmp
     kept = contents(task)
     (DAMAGE | CLASSES)[damage](kept)
     torch.save(kept, tmp_path / "bad.ckpt")
-    for load in (LOAD[task], load_any_trained):
+    for load in (LOAD[task], load_trained):
         with pytest.raises(ValueError, match=r"bad\.ckpt") as refused:
             load(tmp_path / "bad.ckpt")
         assert ": give " in str(refused.value)
@@ -145,7 +144,7 @@ def test_files_that_are_no_checkpoint(task: str, tmp_path: Path) -> None:
     for name, value in {"list": [1, 2], "number": 3.0, "tensor": torch.zeros(2), "without": {"epoch": 1}}.items():
         torch.save(value, tmp_path / f"{name}.ckpt")
     for name in ("half", "short", "empty", "text", "list", "number", "tensor", "without"):
-        for load in (LOAD[task], load_any_trained):
+        for load in (LOAD[task], load_trained):
             with pytest.raises(ValueError, match=rf"{name}\.ckpt"):
                 load(tmp_path / f"{name}.ckpt")
     with pytest.raises(ValueError, match="is a folder: give a checkpoint"):

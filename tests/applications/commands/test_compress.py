@@ -15,8 +15,7 @@ from torch import nn
 from tt_conv.applications.commands.main import main
 from tt_conv.applications.compression import load_compressed, load_pretrained
 from tt_conv.applications.data.video_file import write_video
-from tt_conv.applications.training import run_training
-from tt_conv.applications.video_prediction.checkpoint import load_trained
+from tt_conv.applications.training import load_trained, run_training
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 from tt_conv.layers import FramePredictor
 

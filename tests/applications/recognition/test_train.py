@@ -18,7 +18,6 @@ from torch import Tensor
 from tt_conv.applications.commands.main import main
 from tt_conv.applications.recognition import demo
 from tt_conv.applications.recognition.application import APPLICATION
-from tt_conv.applications.recognition.checkpoint import load_trained
 from tt_conv.applications.recognition.data import ACTIONS, write_digit_actions
 from tt_conv.applications.recognition.evaluate_trained import run_evaluation
 from tt_conv.applications.recognition.module import Recognition
@@ -33,10 +32,15 @@ from tt_conv.applications.recognition.settings import (
     Settings,
     TrainingSettings,
 )
-from tt_conv.applications.training import resume_training, run_training, settings_from_dict, settings_to_dict
-from tt_conv.applications.training.applications import load_any_trained
+from tt_conv.applications.training import (
+    load_trained,
+    resume_training,
+    run_training,
+    settings_from_dict,
+    settings_to_dict,
+)
 from tt_conv.applications.training.recipes import recipe_file, recipe_names
-from tt_conv.applications.video_prediction.checkpoint import load_trained as load_frame_predictor
+from tt_conv.applications.video_prediction.checkpoint import load_predictor
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "MPLBACKEND": "Agg", "PYTHONPATH": os.getcwd()}
 CLIPS = {"train": 28, "validation": 14, "test": 14}
@@ -103,12 +107,12 @@ def test_what_a_training_leaves(trained: Path, folder: Path) -> None:
 
 
 def test_loading_by_the_task(trained: Path) -> None:
-    loaded = load_any_trained(trained / "last.ckpt")
+    loaded = load_trained(trained / "last.ckpt")
     assert same(
         loaded.model.state_dict(), {n.removeprefix("model."): v for n, v in weights(trained / "last.ckpt").items()}
     )
     with pytest.raises(ValueError, match="is a checkpoint of the task recognition"):
-        load_frame_predictor(trained / "last.ckpt")
+        load_predictor(trained / "last.ckpt")
 
 
 def test_resumed_after_an_interruption(

@@ -16,10 +16,9 @@ import yaml
 from PIL import Image
 
 from tt_conv.applications.commands.main import main
-from tt_conv.applications.training import resume_training, run_training
+from tt_conv.applications.training import load_trained, resume_training, run_training
 from tt_conv.applications.video_prediction import MovingMNIST, copy_last
 from tt_conv.applications.video_prediction.application import APPLICATION
-from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.data import OwnVideos, read_video, write_video
 from tt_conv.applications.video_prediction.evaluation import evaluate
 from tt_conv.applications.video_prediction.inspect_data import inspect_data

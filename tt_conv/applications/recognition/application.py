@@ -7,11 +7,12 @@ from typing import Any
 import torch
 
 from tt_conv.applications.data.splits import Split
-from tt_conv.applications.recognition.checkpoint import Trained, load_trained
+from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.module import Recognition
 from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.settings import DataSettings, Settings
 from tt_conv.applications.training.applications import Application
+from tt_conv.applications.training.checkpoint import Trained
 
 
 class RecognitionApplication(Application):
@@ -47,8 +48,9 @@ class RecognitionApplication(Application):
     def model_name(self, settings: Settings) -> str:
         return settings.model.kind
 
-    def load_trained(self, path: Path | str) -> Trained:
-        return load_trained(path)
+    def load_trained(self, path: Path | str, recipe: str | None = None, channels: int | None = None) -> Trained:
+        _of_ours(path, {"recipe": recipe, "channels": channels})
+        return load_recognizer(path)
 
     def evaluate(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> dict[str, Any]:
         from tt_conv.applications.recognition.evaluate_trained import run_evaluation

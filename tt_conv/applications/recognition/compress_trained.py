@@ -15,7 +15,7 @@ from tt_conv._version import __version__
 from tt_conv.applications.compression import compress, save_compressed
 from tt_conv.applications.compression.pretrained import TRAINING
 from tt_conv.applications.output import OutputFolder
-from tt_conv.applications.recognition.checkpoint import load_trained
+from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import check_classes
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
@@ -65,7 +65,7 @@ def run_compression(
             f"calibration must not be negative, batch_size and the number of test clips be at least 1, got "
             f"{calibration}, {batch_size} and {quality_clips}"
         )
-    trained = load_trained(checkpoint)
+    trained = load_recognizer(checkpoint)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     test = open_data(chosen, "test")
     check_classes(trained, test, checkpoint)

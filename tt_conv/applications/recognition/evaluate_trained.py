@@ -14,13 +14,14 @@ import torch
 
 from tt_conv._version import __version__
 from tt_conv.applications.output import OutputFolder
-from tt_conv.applications.recognition.checkpoint import Trained, load_trained
+from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
 from tt_conv.applications.recognition.open_data import open_data
 from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confusion
 from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import EvaluationSettings
+from tt_conv.applications.training.checkpoint import Trained
 from tt_conv.applications.training.devices import checked_device
 from tt_conv.applications.training.settings import with_changes
 from tt_conv.tables import text_table
@@ -75,7 +76,7 @@ def run_evaluation(
     """
     settings = settings or EvaluationSettings()
     settings = replace(settings, device=str(checked_device(settings.device)))
-    trained = load_trained(checkpoint)
+    trained = load_recognizer(checkpoint)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     clips = open_data(chosen, settings.split)
     check_classes(trained, clips, checkpoint)

@@ -9,7 +9,7 @@ import torch
 
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_strips
-from tt_conv.applications.recognition.checkpoint import load_trained
+from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.data import read_clip
 from tt_conv.applications.recognition.pictures import draw_labels
 from tt_conv.applications.recognition.scores import ranked
@@ -72,7 +72,7 @@ def run_prediction(
     top, device = settings.top, checked_device(settings.device)
     if top < 1:
         raise ValueError(f"top must be at least 1, got {top}")
-    trained = load_trained(checkpoint)
+    trained = load_recognizer(checkpoint)
     data, model = trained.settings.data, trained.model.to(device)
     notes: list[str] = []
     clip = read_clip(

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
-    from tt_conv.applications.training.applications import Application, application
+    from tt_conv.applications.training.applications import Application, application, load_trained
+    from tt_conv.applications.training.checkpoint import Trained
     from tt_conv.applications.training.dense_start import carry_over
     from tt_conv.applications.training.module import SideBySide, TrainingModule, one_cycle
     from tt_conv.applications.training.one_pass import Outcome, fit
@@ -20,6 +21,8 @@ __all__ = [
     "settings_to_dict",
     "Application",
     "application",
+    "load_trained",
+    "Trained",
     "TrainingModule",
     "SideBySide",
     "Outcome",
@@ -37,6 +40,8 @@ _DEFINED_IN = {
     "settings_to_dict": ".settings",
     "Application": ".applications",
     "application": ".applications",
+    "load_trained": ".applications",
+    "Trained": ".checkpoint",
     "TrainingModule": ".module",
     "SideBySide": ".module",
     "Outcome": ".one_pass",

@@ -3,18 +3,11 @@
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-from tt_conv.applications.training.checkpoint import named, read_checkpoint, settings_of_recipe, task_of
+from tt_conv.applications.training.checkpoint import Trained, named, read_checkpoint, settings_of_recipe, task_of
 from tt_conv.applications.training.settings import FIRST_TASK, AnySettings, check_task, part_of_task
 from tt_conv.applications.training.trainable import Trainable
-
-
-class Trained(Protocol):
-    """A network with its weights, from a file, and the settings of its training."""
-
-    model: Any
-    settings: Any
 
 
 class Application(Trainable):
@@ -30,8 +23,8 @@ class Application(Trainable):
     """
 
     @abstractmethod
-    def load_trained(self, path: Path | str) -> Trained:
-        """A trained network from a checkpoint of ``tt-conv train``."""
+    def load_trained(self, path: Path | str, recipe: str | None = None, channels: int | None = None) -> Trained:
+        """See :func:`~tt_conv.applications.training.load_trained`."""
 
     def train(self, settings: AnySettings, out: Path | str | None = None) -> bool:
         """See :func:`~tt_conv.applications.training.run_training`."""
@@ -112,27 +105,37 @@ def _task_of_folder(folder: Path) -> str | None:
         return None
 
 
-def load_any_trained(path: Path | str) -> Trained:
-    """A trained network of any task, from a checkpoint of ``tt-conv train``.
+def load_trained(path: Path | str, recipe: str | None = None, channels: int | None = None) -> Trained:
+    """Load a trained network of any task.
 
     Parameters
     ----------
     path : path
+        A checkpoint of ``tt-conv train``; a folder of ``tt-conv compress``; ``pretrained``, for the network that
+        comes with the package; or a state dict under the published names, by itself or as ``state_dict``,
+        ``model_state_dict`` or ``model`` of what was saved, or safetensors. Only tensors and plain values are read.
+    recipe : str, optional
+        Name of a recipe or a YAML file: the architecture and the data of weights that do not tell them.
+    channels : int, optional
+        Of a frame, for such weights; by default 1.
 
     Returns
     -------
     Trained
+        ``model``, in evaluation mode and on the CPU; ``settings`` of its training; ``channels`` of a frame;
+        ``classes``, if the task has some; ``sequences_seen`` and ``epochs_done``, ``None`` if the file does not tell.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If it is no checkpoint, or is damaged.
+        If it is no checkpoint, is damaged, or was made by another architecture.
 
     Examples
     --------
-    >>> load_any_trained("pretrained").settings.data.kind  # the network that comes with the package
-    'moving_mnist'
+    >>> trained = load_trained("pretrained")
+    >>> trained.settings.data.given
+    10
     """
-    return application_of_file(path).load_trained(path)
+    return application_of_file(path, recipe).load_trained(path, recipe, channels)

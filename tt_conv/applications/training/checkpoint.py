@@ -22,6 +22,8 @@ from tt_conv.checks import check_sizes
 from tt_conv.layers.wrapped import unwrapped
 
 CHECKPOINT_KEY = "tt_conv"
+# Where training programs keep the weights inside what they save.
+_NESTED = ("state_dict", "model_state_dict", "model")
 UNCOUNTED: Mapping[str, None] = {"sequences_seen": None, "epochs_done": None}
 """For files that need not tell of the training."""
 
@@ -56,6 +58,14 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
     if not isinstance(contents, Mapping):
         raise ValueError(f"{path} holds a {type(contents).__name__}, expected a checkpoint or a state dict")
     return contents
+
+
+def weights_in(path: Path | str, contents: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    """Return the weights in what a file holds, by themselves or where training programs keep them."""
+    weights = next((contents[key] for key in _NESTED if isinstance(contents.get(key), Mapping)), contents)
+    if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
+        raise ValueError(f"{path} holds no weights: give a checkpoint of tt-conv train, or a state dict")
+    return weights
 
 
 def task_of(contents: Mapping[str, Any]) -> str | None:
@@ -106,6 +116,24 @@ class Account:
     epochs_done: int | None
 
 
+@dataclass(frozen=True)
+class Trained(Account):
+    """A network with its weights, and what is told of its training.
+
+    Parameters
+    ----------
+    model : nn.Module
+        In evaluation mode, on the CPU.
+    """
+
+    model: Any
+
+    @classmethod
+    def of(cls, model: nn.Module, account: Account) -> "Trained":
+        """A network and what its file tells of it."""
+        return cls(**vars(account), model=model)
+
+
 def account_of(kept: object, task: str) -> Account:
     """Check what a file tells of a trained network of a task.
 
@@ -142,7 +170,7 @@ def account_of(kept: object, task: str) -> Account:
 
 def load_network(
     path: Path | str, contents: Mapping[str, Any], task: str, build: Callable[[Account], nn.Module]
-) -> tuple[Any, Account]:
+) -> Trained:
     """Build the network of a checkpoint of ``tt-conv train`` and give it its weights.
 
     Nothing of what the file says is believed: whatever is missing or wrong is refused with the file's name.
@@ -160,9 +188,7 @@ def load_network(
 
     Returns
     -------
-    model : nn.Module
-        In evaluation mode, on the CPU.
-    account : Account
+    Trained
 
     Raises
     ------
@@ -180,7 +206,7 @@ def load_network(
         with torch.device("meta"):  # sizes from a file cannot fill the memory
             model = build(account)
         _give_weights(model, unwrapped(contents["state_dict"], model.state_dict()))
-    return model.requires_grad_().eval(), account
+    return Trained.of(model.requires_grad_().eval(), account)
 
 
 def _give_weights(model: nn.Module, weights: dict[str, Any]) -> None:

@@ -10,7 +10,8 @@ from lightning.pytorch.callbacks import Callback
 
 from tt_conv.applications.data.splits import Split
 from tt_conv.applications.training.applications import Application
-from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
+from tt_conv.applications.training.checkpoint import Trained
+from tt_conv.applications.video_prediction.checkpoint import load_predictor
 from tt_conv.applications.video_prediction.module import VideoPrediction, start_at_mean
 from tt_conv.applications.video_prediction.open_data import build_model, open_data
 from tt_conv.applications.video_prediction.sample_pictures import SamplePictures
@@ -78,8 +79,8 @@ class VideoPredictionApplication(Application):
         every = settings.training.pictures_every
         return [SamplePictures(folder / "samples", validation, every)] if every else []
 
-    def load_trained(self, path: Path | str) -> Trained:
-        return load_trained(path)
+    def load_trained(self, path: Path | str, recipe: str | None = None, channels: int | None = None) -> Trained:
+        return load_predictor(path, recipe, channels)
 
     def evaluate(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> dict[str, Any]:
         from tt_conv.applications.video_prediction.evaluate_trained import run_evaluation

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.data.splits import Split
 from tt_conv.applications.training.settings import with_changes
-from tt_conv.applications.video_prediction.checkpoint import load_trained, weights_of
+from tt_conv.applications.video_prediction.checkpoint import load_predictor, weights_of
 from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.settings import DataSettings, Settings
 from tt_conv.layers import FramePredictor
@@ -73,10 +73,10 @@ def open_source(
     Parameters
     ----------
     checkpoint : path
-        See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`; with ``model`` a state dict, of
+        See :func:`~tt_conv.applications.training.load_trained`; with ``model`` a state dict, of
         ``torch.save`` or safetensors.
     recipe, channels
-        See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`.
+        See :func:`~tt_conv.applications.training.load_trained`.
     model : str, optional
         ``module:factory``: a network that is not ours is what this function of an importable module, called without
         arguments, returns, with the weights of ``checkpoint``.
@@ -102,7 +102,7 @@ def open_source(
         fill(network, checkpoint, model)
         wanted = None if not data else with_changes(DataSettings(), dict(data))
         return Source(network.eval(), None, wanted, given)
-    trained = load_trained(checkpoint, recipe, channels)
+    trained = load_predictor(checkpoint, recipe, channels)
     wanted = with_changes(trained.settings.data, dict(data or {}))
     return Source(trained.model, trained.settings, wanted, given, trained.sequences_seen, trained.epochs_done)
 

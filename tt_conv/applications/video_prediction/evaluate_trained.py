@@ -18,10 +18,11 @@ from tt_conv._version import __version__
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
+from tt_conv.applications.training.checkpoint import Trained
 from tt_conv.applications.training.devices import checked_device
 from tt_conv.applications.training.settings import with_changes
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
-from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
+from tt_conv.applications.video_prediction.checkpoint import load_predictor
 from tt_conv.applications.video_prediction.evaluation import Predictor, milliseconds_per_frame
 from tt_conv.applications.video_prediction.metrics import CONVENTIONS, MASS_MEASURES, FrameMetrics, Measure
 from tt_conv.applications.video_prediction.open_data import open_data
@@ -51,14 +52,14 @@ def run_evaluation(
     Parameters
     ----------
     checkpoint : path
-        See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`.
+        See :func:`~tt_conv.applications.training.load_trained`.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-evaluation``, or the first free name after it.
     settings : EvaluationSettings, optional
     data : mapping, optional
         Data settings that differ from those of the training.
     recipe, channels
-        See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`.
+        See :func:`~tt_conv.applications.training.load_trained`.
 
     Returns
     -------
@@ -80,7 +81,7 @@ def run_evaluation(
     """
     settings = settings or EvaluationSettings()
     settings = _checked(settings)
-    trained = load_trained(checkpoint, recipe, channels)
+    trained = load_predictor(checkpoint, recipe, channels)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     lpips = lpips_distance(settings.device) if settings.lpips else None
     futures = settings.futures or [chosen.future]

@@ -16,8 +16,9 @@ from tt_conv.applications.data.own_videos import OwnVideos
 from tt_conv.applications.data.video_file import write_video
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_strips
+from tt_conv.applications.training.checkpoint import Trained
 from tt_conv.applications.training.devices import checked_device
-from tt_conv.applications.video_prediction.checkpoint import Trained, load_trained
+from tt_conv.applications.video_prediction.checkpoint import load_predictor
 from tt_conv.applications.video_prediction.settings import PredictionSettings
 
 _SCREEN = 256  # frames are enlarged by a whole number until their shorter side is about this, in pixels
@@ -38,14 +39,14 @@ def run_prediction(
     Parameters
     ----------
     checkpoint : path
-        See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`.
+        See :func:`~tt_conv.applications.training.load_trained`.
     video : path
         A video file, a folder of images, or an array; of an array of several sequences the first one is taken.
     out : path, optional
         Folder to write to, new or empty; by default ``tt-conv-prediction``, or the first free name after it.
     settings : PredictionSettings, optional
     recipe, channels
-        See :func:`~tt_conv.applications.video_prediction.checkpoint.load_trained`.
+        See :func:`~tt_conv.applications.training.load_trained`.
 
     Returns
     -------
@@ -72,7 +73,7 @@ def run_prediction(
     if not 0.1 <= settings.rate <= 100:
         raise ValueError(f"rate must be from 0.1 to 100 frames per second, got {settings.rate:g}")
     device = checked_device(settings.device)
-    trained = load_trained(checkpoint, recipe, channels)
+    trained = load_predictor(checkpoint, recipe, channels)
     data, future, start = trained.settings.data, settings.future, settings.start
     given = data.given if settings.given is None else settings.given
     step = (data.step if data.kind == "own" else 1) if settings.step is None else settings.step
