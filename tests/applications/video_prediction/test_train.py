@@ -256,6 +256,15 @@ def test_recipes_are_complete_and_build(name: str) -> None:
         assert sum(parameter.numel() for parameter in model.parameters()) == published[settings.model.cell]
 
 
+@pytest.mark.parametrize("data", ["moving_mnist", "kth"])
+def test_the_published_commands(data: str) -> None:
+    """The values of the READMEs of github.com/NVlabs/conv-tt-lstm for --model convttlstm, optimized code."""
+    settings = settings_from_dict(yaml.safe_load(recipe_file(f"{data}_conv_tt_lstm_published").read_text()))
+    recipe, model = settings.training, settings.model
+    assert (recipe.learning_rate, recipe.batch_size, recipe.clip_norm, recipe.sampling_decay) == (1e-4, 8, 1.0, 2e-3)
+    assert (model.kernel_size, model.order, model.steps, model.rank, model.sigmoid) == (5, 3, 3, 8, False)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
