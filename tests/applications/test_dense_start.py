@@ -16,12 +16,16 @@ from torch import Tensor, nn
 
 from tt_conv.applications.compression import to_conv_tt_lstm
 from tt_conv.applications.recognition import settings as recognition
-from tt_conv.applications.training import resume_training, run_training, settings_from_dict, settings_to_dict
-from tt_conv.applications.training.applications import load_any_trained
+from tt_conv.applications.training import (
+    load_trained,
+    resume_training,
+    run_training,
+    settings_from_dict,
+    settings_to_dict,
+)
 from tt_conv.applications.training.by_recipe import TrainedByRecipe
 from tt_conv.applications.training.dense_start import WARM_UP_STEPS, carry_over
 from tt_conv.applications.training.run import _Prepared
-from tt_conv.applications.video_prediction.checkpoint import load_trained
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 from tt_conv.layers import ConvLSTM, ConvLSTMCell, ConvTTLSTMCell, FramePredictor
 
@@ -250,12 +254,12 @@ def test_recognition(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         stops_before(patched, 3)
         with pytest.raises(KeyboardInterrupt):
             run_training(settings, tmp_path / "parts")
-    first = load_any_trained(tmp_path / "parts" / "last.ckpt")
+    first = load_trained(tmp_path / "parts" / "last.ckpt")
     assert first.settings.model.kind == "conv_lstm"
     assert isinstance(first.model.cells[1], ConvLSTMCell)
     assert resume_training(tmp_path / "parts")
     assert same(weights(tmp_path / "whole" / "last.ckpt"), weights(tmp_path / "parts" / "last.ckpt"))
-    last = load_any_trained(tmp_path / "parts" / "last.ckpt")
+    last = load_trained(tmp_path / "parts" / "last.ckpt")
     assert last.settings == settings
     assert isinstance(last.model.cells[1], ConvTTLSTMCell)
 
