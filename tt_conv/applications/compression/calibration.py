@@ -60,17 +60,18 @@ class Calibration:
     def run(self, model: nn.Module, number: int) -> Any:
         """Pass one batch; an error names the layer that could not take it."""
         batch = self.batches[number]
-        inside: list[tuple[str, nn.Module, str]] = []
+        inside: list[tuple[str, nn.Module, Any]] = []
         with ExitStack() as stack:
             for name, module in model.named_modules():
                 stack.enter_context(_entering(inside, name, module))
             try:
                 return call(model, batch)
             except Exception as error:
-                name, module, given = inside[-1] if inside else ("", model, _shapes_of(batch))
+                name, module, given = inside[-1] if inside else ("", model, batch)
+                seen = _shapes_of(given)
                 where = f"layer {name!r}, {module}," if name else f"model, a {type(model).__name__},"
                 raise ValueError(
-                    f"calibration batch {number} ({_shapes_of(batch)}) does not fit: the {where} was given {given} "
+                    f"calibration batch {number} ({_shapes_of(batch)}) does not fit: the {where} was given {seen} "
                     f"and failed with: {error}. A tensor is passed as model(batch), a tuple as model(*batch), "
                     "a dict as model(**batch)"
                 ) from error
@@ -288,10 +289,11 @@ def _removed(handle: torch.utils.hooks.RemovableHandle) -> Iterator[None]:
 
 
 @contextmanager
-def _entering(inside: list[tuple[str, nn.Module, str]], name: str, module: nn.Module) -> Iterator[None]:
-    """Keep note of which modules are being called, with the shapes that they were given."""
+def _entering(inside: list[tuple[str, nn.Module, Any]], name: str, module: nn.Module) -> Iterator[None]:
+    """Keep note of which modules are being called, and of what they were given."""
+    # Put into words in an error only: printing the states that a cell is given takes longer than the cell.
     enter = module.register_forward_pre_hook(
-        lambda _, inputs, named: inside.append((name, module, _shapes_of((*inputs, *named.values())))), with_kwargs=True
+        lambda _, inputs, named: inside.append((name, module, (*inputs, *named.values()))), with_kwargs=True
     )
     leave = module.register_forward_hook(lambda *_: inside.pop() and None)
     with _removed(enter), _removed(leave):
@@ -301,4 +303,10 @@ def _entering(inside: list[tuple[str, nn.Module, str]], name: str, module: nn.Mo
 def _shapes_of(value: Any) -> str:
     parts = list(value.values()) if isinstance(value, Mapping) else value
     parts = parts if isinstance(parts, tuple | list) else [parts]
-    return ", ".join(str(tuple(p.shape)) if isinstance(p, Tensor) else repr(p)[:40] for p in itertools.islice(parts, 6))
+    return ", ".join(_shape_of(part) for part in itertools.islice(parts, 6))
+
+
+def _shape_of(part: Any) -> str:
+    if isinstance(part, Tensor):
+        return str(tuple(part.shape))
+    return f"({_shapes_of(part)})" if isinstance(part, tuple | list) else repr(part)[:40]
