@@ -86,3 +86,13 @@ def test_bad_options(options: dict[str, Any], message: str) -> None:
 def test_sequences_that_are_too_short() -> None:
     with pytest.raises(ValueError, match="sequences of 6 frames with 6 given leave nothing to predict"):
         FramePrediction(Constant(), given=6, steps=1).loss(SEQUENCES)
+
+
+def test_frames_beyond_white_are_told_from_a_training_that_diverged() -> None:
+    module = FramePrediction(FramePredictor(1, (2,), (1,), kernel_size=3, rank=1, sigmoid=True), given=1, steps=1)
+    module.loss_name = "cross_entropy"
+    frames = torch.rand(1, 2, 1, 4, 4)
+    with pytest.raises(ValueError, match=r"the frames must be numbers from 0 to 1, got 0.* to 1.5"):
+        module.loss_of(frames, torch.cat([frames[:, :1], torch.full_like(frames[:, :1], 1.5)], dim=1))
+    with pytest.raises(ValueError, match="the training diverged"):
+        module.loss_of(frames * float("nan"), frames)

@@ -184,3 +184,11 @@ def test_arguments_of_another_type(options: dict[str, Any], message: str) -> Non
 def test_a_slice_is_refused() -> None:
     with pytest.raises(TypeError, match=r"one at a time, by their number, got slice\(0, 2, None\)"):
         MovingMNIST(length=3)[0:2]
+
+
+@pytest.mark.parametrize("digit_size", [5, 9, 12, 17])
+def test_resized_digits_stay_between_black_and_white(digit_size: int) -> None:
+    data = MovingMNIST("train", 40, frames=1, size=32, digits=1, digit_size=digit_size)
+    frames = torch.stack([data[number] for number in range(40)])
+    assert frames.min() == 0
+    assert frames.max() <= 1

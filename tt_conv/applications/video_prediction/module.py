@@ -97,6 +97,11 @@ class FramePrediction(TrainingModule):
                 except RuntimeError as error:
                     if "between 0 and 1" not in str(error):
                         raise
+                    if not 0 <= target.min() <= target.max() <= 1:
+                        raise ValueError(
+                            f"cross_entropy: the frames must be numbers from 0 to 1, got {float(target.min())} to "
+                            f"{float(target.max())}"
+                        ) from error
                     raise ValueError(
                         "cross_entropy: the model's outputs are not numbers from 0 to 1: the training diverged (lower "
                         "its learning rate), or the model does not end with a sigmoid"

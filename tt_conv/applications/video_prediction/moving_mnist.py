@@ -235,4 +235,5 @@ def _resized(images: NDArray[np.uint8], side: int) -> NDArray[np.float32]:
     scaled = torch.from_numpy(images).float().div_(255)
     if images.shape[1:] != (side, side):
         scaled = F.interpolate(scaled.unsqueeze(1), size=(side, side), mode="bilinear", antialias=True).squeeze(1)
+        scaled.clamp_(0, 1)  # the weights of a pixel may add up to a rounding more than one
     return cast(NDArray[np.float32], scaled.numpy())
