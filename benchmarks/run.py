@@ -43,6 +43,7 @@ PARTS = {
     "decomposition_recovery": "benchmarks.decomposition.recovery",
     "video_prediction": "benchmarks.video_prediction.quality",
     "video_prediction_gap": "benchmarks.video_prediction.gap",
+    "video_prediction_frontier": "benchmarks.video_prediction.frontier",
     "recognition": "benchmarks.recognition.accuracy",
     "trained_kernels": "benchmarks.decomposition.trained_kernels",
     "factorized_convolutions": "benchmarks.conv_einsum.factorized_convolutions",
