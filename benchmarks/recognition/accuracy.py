@@ -3,11 +3,13 @@
 Every network learns the same 14 actions of two real digits from 560 clips of 16 frames, 32 x 32 pixels, taken out of
 36 x 36 at another place in every epoch: 20 epochs of 35 steps with 16 clips, AdamW, one cycle. The cross-entropy after
 every frame counts, later ones more. All networks halve the frames twice (16 and 32 channels). The recurrent ones then
-have one cell of 32 hidden channels with kernels of 3 x 3 (the ConvTT-LSTM with order 3, 3 steps, rank 8), the 3-D CNN,
-which is causal, two more layers of 32 channels. The rows ``+ prediction`` also predict the next 2 frames after every
-frame; the cross-entropy of their pixels is added to the loss with weight 2, a value that was not tuned. The benchmark
-trains each from three seeds, which set the weights, the order and the crops; a row shows the mean over the seeds that
-the file holds (column ``seeds``) and, behind it, the standard deviation between them.
+have one cell of 32 hidden channels with kernels of 3 x 3 (the ConvTT-LSTM with order 3, 3 steps, rank 8), the 3-D
+CNN, which is causal, two more layers of 32 channels. ``begun dense`` trains a ConvLSTM for the first 5 epochs and
+goes on with the ConvTT-LSTM that it is converted to, as ``training.dense_start: 0.25`` does. The rows ``+
+prediction`` also predict the next 2 frames after every frame; the cross-entropy of their pixels is added to the loss
+with weight 2, a value that was not tuned. The benchmark trains each from three seeds, which set the weights, the
+order and the crops; a row shows the mean over the seeds that the file holds (column ``seeds``) and, behind it, the
+standard deviation between them.
 
 The budget is small, and it takes some epochs before any of the actions is told from another: a training that has not
 got over that by the end stays near chance.
@@ -27,18 +29,24 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import nullcontext
+from functools import partial
 from multiprocessing import get_context
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch.utils.data import DataLoader
 
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
+from tt_conv.applications.recognition.model import Recognizer
 from tt_conv.applications.recognition.module import FRACTIONS, EarlyRecognition
 from tt_conv.applications.recognition.open_data import build_model, open_data
-from tt_conv.applications.recognition.settings import DataSettings, ModelSettings
+from tt_conv.applications.recognition.settings import DataSettings, ModelSettings, Settings
+from tt_conv.applications.training import carry_over
+from tt_conv.applications.training.dense_start import DenseStart, calibration_batches
 from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
 from tt_conv.applications.training.module import one_cycle
+from tt_conv.applications.training.settings import conv_lstm_settings
 
 EPOCHS, BATCH, SEEDS = 20, 16, 3
 LEARNING_RATE, WEIGHT, AHEAD = 3e-3, 2.0, 2
@@ -47,6 +55,7 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
     "3-D CNN": {"kind": "conv_3d", "hidden_channels": [32, 32]},
     BASELINE: {"kind": "conv_lstm"},
     "ConvTT-LSTM": {"kind": "conv_tt_lstm", "order": 3, "steps": 3, "rank": 8},
+    "ConvTT-LSTM begun dense": {"kind": "conv_tt_lstm", "order": 3, "steps": 3, "rank": 8, "dense_start": 0.25},
 }
 MODELS = [name + joint for joint in ("", JOINT) for name in KINDS]
 
@@ -92,25 +101,35 @@ def train(name: str, seed: int, device: str = "cpu", epochs: int = EPOCHS) -> di
     torch.set_num_threads(1)
     joint = name.endswith(JOINT)
     clips, test = open_data(_data(), "train"), open_data(_data(), "test")
-    settings = ModelSettings(**KINDS[name.removesuffix(JOINT)], ahead=AHEAD if joint else 0)
-    model = build_model(settings, 1, len(clips.classes), seed).to(device)
+    model = build_model(model_settings(name), 1, len(clips.classes), seed).to(device)
     steps = epochs * (len(clips) // BATCH)
+    start = None
+    if share := KINDS[name.removesuffix(JOINT)].get("dense_start"):
+        as_dense = conv_lstm_settings(Settings(model=model_settings(name))).model
+        dense = build_model(as_dense, 1, len(clips.classes), seed).to(device)
+        start = DenseStart(round(share * steps), dense, model, partial(calibration_batches, clips, _inputs, seed))
+        model = dense
     task = EarlyRecognition(model, steps=steps, prediction_weight=WEIGHT if joint else 0.0, learning_rate=LEARNING_RATE)
     optimizer = torch.optim.AdamW(model.parameters(), LEARNING_RATE, weight_decay=0.01)
     schedule = one_cycle(optimizer, LEARNING_RATE, steps)
-    seconds = 0.0
+    seconds, step = 0.0, 0
     for epoch in range(epochs):
         # Another seed draws other crops: its epochs are others.
         batches = EpochBatches(len(clips), BATCH, seed=seed, epoch=epoch)
         samples = EpochOfSamples(clips, 1000 * seed + epoch)
         for _, (frames, labels) in DataLoader(samples, batch_sampler=batches, generator=torch.Generator()):
-            start = time.process_time()
+            began = time.process_time()
+            if start is not None and step == start.steps:
+                start.convert(model)
+                carry_over(optimizer, model, start.target)
+                model = task.model = cast(Recognizer, start.target)
             optimizer.zero_grad()
             task.loss((frames.to(device), labels.to(device))).backward()
             task.configure_gradient_clipping()
-            optimizer.step()
+            with nullcontext() if start is None or step < start.steps else start.warming_up(optimizer, step):
+                optimizer.step()
             schedule.step()
-            seconds += time.process_time() - start
+            seconds, step = seconds + time.process_time() - began, step + 1
     model.eval()
     accuracy = accuracy_of(model, test, device=device)
     decoder = 0 if model.decoder is None else sum(parameter.numel() for parameter in model.decoder.parameters())
@@ -128,20 +147,30 @@ def train(name: str, seed: int, device: str = "cpu", epochs: int = EPOCHS) -> di
     }
 
 
+def model_settings(name: str) -> ModelSettings:
+    """The network of a row."""
+    options = {option: value for option, value in KINDS[name.removesuffix(JOINT)].items() if option != "dense_start"}
+    return ModelSettings(**options, ahead=AHEAD if name.endswith(JOINT) else 0)
+
+
+def _inputs(samples: Sequence[Any]) -> torch.Tensor:
+    return torch.stack([clip for clip, _ in samples])
+
+
 def table(results: Sequence[Mapping]) -> str:
     """Return one line per model: means over the seeds, and their spread."""
-    lines = [f"{'':<24}{'parameters':>11}{'M MACs':>8}{'25 %':>14}{'50 %':>14}{'100 %':>14}{'time':>7}{'seeds':>7}"]
+    lines = [f"{'':<37}{'parameters':>11}{'M MACs':>8}{'25 %':>14}{'50 %':>14}{'100 %':>14}{'time':>7}{'seeds':>7}"]
     rows = {name: [result for result in results if result["model"] == name] for name in (CHANCE, *MODELS, BEST)}
     for name, runs in rows.items():
         if not runs:
             continue
         cells = "".join(f"{_spread([100 * run['accuracy'][column] for run in runs]):>14}" for column in range(3))
         if name in (CHANCE, BEST):
-            lines.append(f"{name:<24}{'-':>11}{'-':>8}{cells}{'-':>7}{'-':>7}")
+            lines.append(f"{name:<37}{'-':>11}{'-':>8}{cells}{'-':>7}{'-':>7}")
             continue
         share = f"{_median(runs) / _median(rows[BASELINE]):.2f}" if rows[BASELINE] else "-"
         lines.append(
-            f"{name:<24}{runs[0]['parameters']:>11,}{runs[0]['macs'] / 1e6:>8.1f}{cells}{share:>7}{len(runs):>7}"
+            f"{name:<37}{runs[0]['parameters']:>11,}{runs[0]['macs'] / 1e6:>8.1f}{cells}{share:>7}{len(runs):>7}"
         )
     return "\n".join(lines)
 

@@ -4,12 +4,11 @@ import pytest
 
 from benchmarks.recognition import accuracy
 from tt_conv.applications.recognition.open_data import build_model
-from tt_conv.applications.recognition.settings import ModelSettings
 
 
 @pytest.mark.parametrize("name", accuracy.KINDS)
 def test_networks_of_like_size(name: str) -> None:
-    model = build_model(ModelSettings(**accuracy.KINDS[name]), 1, 14)
+    model = build_model(accuracy.model_settings(name), 1, 14)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     assert 60_000 < parameters < 80_000
 

@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from tt_conv._version import __version__
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY
-from tt_conv.applications.training.dense_start import WARM_UP_STEPS, DenseStart, carry_over, smaller_steps
+from tt_conv.applications.training.dense_start import DenseStart, carry_over
 from tt_conv.applications.training.module import TrainingModule, one_cycle
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import AnySettings, settings_to_dict
@@ -99,10 +99,8 @@ class TrainedByRecipe(TrainingModule):
             )
 
     def optimizer_step(self, epoch: int, batch_idx: int, optimizer: Any, optimizer_closure: Any = None) -> None:
-        done = 1.0
-        if self.dense_start is not None and not self.is_dense:
-            done = (self.global_step - self.dense_start.steps + 1) / WARM_UP_STEPS
-        with smaller_steps(optimizer, done) if done < 1 else nullcontext():
+        start = None if self.is_dense else self.dense_start
+        with nullcontext() if start is None else start.warming_up(optimizer, self.global_step):
             super().optimizer_step(epoch, batch_idx, optimizer, optimizer_closure)
 
     def training_step(self, batch: tuple[Tensor, Any]) -> Tensor:

@@ -7,14 +7,16 @@ networks.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.compression.conversion import to_conv_tt_lstm
 from tt_conv.applications.compression.report import CompressionReport
+from tt_conv.applications.training.epochs import CALIBRATION
 from tt_conv.layers import ConvTTLSTMCell
 
 CALIBRATION_SAMPLES, CALIBRATION_BATCH = 32, 8
@@ -65,12 +67,34 @@ class DenseStart:
         self.target.to(like).train(model.training).load_state_dict(converted.state_dict())
         return report
 
+    def warming_up(self, optimizer: torch.optim.Optimizer, step: int) -> AbstractContextManager[None]:
+        """The context in which the optimizer takes a step: soon after the conversion the new parameters take less."""
+        factor = (step - self.steps + 1) / WARM_UP_STEPS
+        return _smaller_steps(optimizer, factor) if factor < 1 else nullcontext()
+
     def groups(self) -> list[list[nn.Parameter]]:
         """The target's parameters that were in the ConvLSTM, and those that are new."""
         groups: list[list[nn.Parameter]] = [[], []]
         for name, parameter in self.target.named_parameters():
             groups[survivor(name, parameter.shape, self.shapes) is None].append(parameter)
         return groups
+
+
+def calibration_batches(samples: Any, inputs: Callable[[Sequence[Any]], Any], seed: int) -> list[Any]:
+    """A few samples of a training in batches, as the network is called with them: the same for the same seed.
+
+    Parameters
+    ----------
+    samples : Samples
+        All of the training.
+    inputs : callable
+        Takes some samples and returns what the network is called with for them.
+    seed : int
+        Of the choice.
+    """
+    numbers = np.random.default_rng([seed, CALIBRATION]).permutation(len(samples))[:CALIBRATION_SAMPLES].tolist()
+    chosen = [samples[number] for number in numbers]
+    return [inputs(chosen[first : first + CALIBRATION_BATCH]) for first in range(0, len(chosen), CALIBRATION_BATCH)]
 
 
 def survivor(name: str, shape: torch.Size, before: dict[str, torch.Size]) -> tuple[str, slice] | None:
@@ -158,7 +182,7 @@ def _part(value: Any, of: Tensor, channels: slice) -> Any:
 
 
 @contextmanager
-def smaller_steps(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
+def _smaller_steps(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[None]:
     """Let the optimizer's second group of parameters, the fresh ones, take smaller steps."""
     fresh = optimizer.param_groups[1]
     rate = fresh["lr"]

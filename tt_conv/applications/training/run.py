@@ -4,11 +4,11 @@ import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 import yaml
 from lightning.fabric.utilities.exceptions import MisconfigurationException
@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
-from tt_conv.applications.training.dense_start import CALIBRATION_BATCH, CALIBRATION_SAMPLES
-from tt_conv.applications.training.epochs import CALIBRATION, EpochBatches, EpochOfSamples
+from tt_conv.applications.training.dense_start import calibration_batches
+from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
 from tt_conv.applications.training.one_pass import Outcome, quiet_lightning, stops_in_good_order
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import (
@@ -190,11 +190,8 @@ class _Prepared:
 
     def _calibration(self) -> list[Any]:
         """Batches of training samples, as the network is called with them; the same in every process."""
-        random = np.random.default_rng([self.settings.training.seed, CALIBRATION])
-        numbers = random.permutation(len(self.train))[:CALIBRATION_SAMPLES].tolist()
-        samples = [self.train[number] for number in numbers]
-        batches = [samples[start : start + CALIBRATION_BATCH] for start in range(0, len(samples), CALIBRATION_BATCH)]
-        return [self.application.inputs(self.settings, batch) for batch in batches]
+        inputs = partial(self.application.inputs, self.settings)
+        return calibration_batches(self.train, inputs, self.settings.training.seed)
 
     @property
     def is_other_process(self) -> bool:
