@@ -80,6 +80,7 @@ class Program:
                 )
             )
         naive = left_to_right(len(self.network.operands))
+        largest = [model.largest(left, right) for left, right in self.steps]
         return PathInfo(
             self.network.equation.text,
             self.shapes,
@@ -87,7 +88,7 @@ class Program:
             tuple(steps),
             sum(step.macs for step in steps),
             sum(model.step(left, right)[0] for left, right in naive),
-            max((step.elements for step in steps), default=model.elements(self.network.everything)),
+            max(largest, default=model.elements(self.network.everything)),
         )
 
 

@@ -78,6 +78,33 @@ class CostModel:
         """Return the number of elements of the intermediate of a subset."""
         return self._shape(subset)[2]
 
+    def largest(self, left: int, right: int) -> int:
+        """Return the elements of the largest tensor that a step makes: its result, a padded copy, or windows.
+
+        Copies of an operand that only rearrange it are as large as the operand and are not counted.
+        """
+        made = self.elements(left | right)
+        route = self.route(left, right)
+        if route in (Route.PRODUCT, Route.TRANSPOSED):
+            return made
+        for operand, kernel in ((left, right), (right, left)):
+            padded = windows = self.elements(operand)
+            over = [
+                (Axis.of(mode, operand, kernel), mode.size(operand), mode.size(left | right))
+                for mode in self._convolved
+                if mode.carriers & operand and mode.carriers & kernel and self.slides_over(mode, operand, kernel)
+            ]
+            # Strides of 1x1 kernels may be taken by hand, and then the padding is as well.
+            strided = any(axis.stride > 1 for axis, _, _ in over) and all(axis.kernel == 1 for axis, _, _ in over)
+            for axis, size, result in over:
+                if route is Route.WINDOWS or axis.by_hand or strided:
+                    padded = padded // size * (size + sum(axis.padding))
+                windows = windows // size * result * axis.kernel
+            made = max(made, padded if padded > self.elements(operand) else 0)
+            if route is Route.WINDOWS and over:
+                made = max(made, windows)
+        return made
+
     def route(self, left: int, right: int) -> Route:
         """Return how a step meets its convolved modes."""
         shared = [

@@ -65,7 +65,7 @@ class PathInfo:
     naive_cost : int
         The same from left to right.
     largest_intermediate : int
-        Elements of the largest result of a step, the output included.
+        Elements of the largest tensor that a step makes: results, the output included, padded copies and windows.
     """
 
     equation: str

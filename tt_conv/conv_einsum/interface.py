@@ -69,7 +69,8 @@ def conv_einsum(
         What opt_einsum takes. ``"auto"`` and ``"optimal"`` search exactly, ``"auto"`` up to 8 operands; False
         is left to right; ``"measure"`` times the best few paths on these operands and remembers the winner.
     memory_limit : int, "max_input" or None
-        Largest number of elements of any intermediate, the output included; None, or -1, for no limit.
+        Largest number of elements of any tensor that a step makes (results, the output included, padded copies
+        and windows); None, or -1, for no limit.
 
     Returns
     -------

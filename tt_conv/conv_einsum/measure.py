@@ -14,7 +14,7 @@ from tt_conv.conv_einsum.errors import ConvEinsumError
 from tt_conv.conv_einsum.expression import ConvEinsumExpression
 from tt_conv.conv_einsum.info import PathInfo
 from tt_conv.conv_einsum.network import Network
-from tt_conv.conv_einsum.plan import Path, Steps, left_to_right, limit_in_elements, plan
+from tt_conv.conv_einsum.plan import Path, Steps, keeps, left_to_right, limit_in_elements, plan
 from tt_conv.conv_einsum.search import cheapest, cheapest_few, steps_of
 from tt_conv.conv_einsum.tensors import check_tensors
 from tt_conv.runtime.formats import autocast_dtype
@@ -60,7 +60,7 @@ def candidates(network: Network, usage: Usage, memory_limit: int | str | None) -
     found += [steps[place] for place in (1, 2) for steps in ranked if len(steps) > place]
     distinct: dict[frozenset, Steps] = {}
     for steps in found:
-        if limit is None or all(model.elements(left | right) <= limit for left, right in steps):
+        if keeps(model, steps, limit):
             distinct.setdefault(frozenset(frozenset(pair) for pair in steps), steps)
     paths = list(distinct.values())
     return promising(paths, [sum(model.price(left, right)[0] for left, right in steps) for steps in paths])

@@ -4,14 +4,14 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeAlias, cast
 
 from opt_einsum import paths
-from opt_einsum.paths import PathOptimizer
+from opt_einsum.paths import DynamicProgramming, PathOptimizer
 
 from tt_conv.conv_einsum.cost import CostModel, Usage
 from tt_conv.conv_einsum.errors import ConvEinsumError
 from tt_conv.conv_einsum.network import Network
 from tt_conv.conv_einsum.options import is_int
 from tt_conv.conv_einsum.refine import refine
-from tt_conv.conv_einsum.search import Tree, cheapest, steps_of, tree_of
+from tt_conv.conv_einsum.search import cheapest, fits, smallest_limit, steps_of, tree_of
 
 Path = list[tuple[int, ...]]
 """opt_einsum's: each entry names positions in the current list; the result goes to its end."""
@@ -37,8 +37,8 @@ def plan(network: Network, usage: Usage, optimize: Optimize, memory_limit: int |
         ``"auto"`` and ``"optimal"`` search exactly, ``"auto"`` up to 8 operands; other names are
         opt_einsum's; False is left to right.
     memory_limit : int, "max_input" or None
-        Largest number of elements of any result, the output included; -1 and None mean no limit,
-        "max_input" the largest operand or output.
+        Largest number of elements of any tensor that a step makes: results, the output included, padded
+        copies and windows; -1 and None mean no limit, "max_input" the largest operand or output.
 
     Returns
     -------
@@ -65,9 +65,14 @@ def plan(network: Network, usage: Usage, optimize: Optimize, memory_limit: int |
         steps = _by_optimizer(model, optimize, limit)
     else:
         steps = steps_of_path(model, checked_path(network.equation.text, optimize), limit)
-    if limit is not None and any(model.elements(left | right) > limit for left, right in steps):
-        raise _over_the_limit(model, limit)
+    if not keeps(model, steps, limit):
+        raise _over_the_limit(model, cast(int, limit))
     return steps
+
+
+def keeps(model: CostModel, steps: Steps, limit: int | None) -> bool:
+    """Say whether every tensor that the steps make has at most ``limit`` elements."""
+    return limit is None or not steps or fits(tree_of(steps), model, limit)
 
 
 def left_to_right(count: int) -> Steps:
@@ -162,13 +167,11 @@ def _by_name(model: CostModel, name: str, limit: int | None) -> Steps:
             f"optimize={name!r} is not known; the names are {names}", model.network.equation.text
         ) from None
     steps = _by_optimizer(model, optimizer, limit)
-    if name not in EXACT_UP_TO:
-        return steps
-    return tuple(steps_of(refine(model, tree_of(steps), limit)))
+    return _refined(model, steps, limit) if name in EXACT_UP_TO else steps
 
 
 def _combine_exactly(model: CostModel, leaves: Sequence[int], limit: int | None) -> Steps:
-    tree: Tree | None = cheapest(model, leaves, limit)
+    tree = cheapest(model, leaves, limit)
     if tree is None:
         raise _over_the_limit(model, cast(int, limit))
     return tuple(steps_of(tree))
@@ -196,21 +199,55 @@ def _by_optimizer(model: CostModel, optimizer: Callable, limit: int | None) -> S
             labels.add(label)
         inputs.append(frozenset(labels))
     try:
-        path = optimizer(inputs, frozenset(network.output), sizes, limit)
+        path = optimizer(inputs, frozenset(network.output), sizes, _limit_for(optimizer, limit))
     except RuntimeError as error:
         if limit is None:
             name = getattr(optimizer, "__name__", type(optimizer).__name__)
             raise ConvEinsumError(f"the optimizer {name} failed: {error}", network.equation.text) from error
-        # It found no path within the limit, by sizes that are not quite ours.
-        if len(network.operands) > EXACT_UP_TO["auto"]:
-            raise _over_the_limit(model, limit) from error
-        return _combine_exactly(model, [1 << i for i in range(len(network.operands))], limit)
-    return steps_of_path(model, checked_path(network.equation.text, path), limit)
+        return _within(model, None, limit)  # it found none, by sizes that are not quite ours
+    steps = steps_of_path(model, checked_path(network.equation.text, path), None)
+    return steps if keeps(model, steps, limit) else _within(model, steps, cast(int, limit))
+
+
+def _limit_for(optimizer: Callable, limit: int | None) -> int | None:
+    """Return the limit that an optimizer is told.
+
+    opt_einsum's dynamic programming gives up when its cost exceeds that of the naive path, which is finite for
+    flops only: for other aims it would raise its cap for ever (opt_einsum 3.4).
+    """
+    if isinstance(optimizer, DynamicProgramming) and optimizer.minimize != "flops":
+        return None
+    return limit
+
+
+def _within(model: CostModel, steps: Steps | None, limit: int) -> Steps:
+    """Return steps that keep within a limit where an optimizer found none: by exact search, if that is feasible.
+
+    Beyond that, what was found is rearranged, or else the path whose largest result is smallest by opt_einsum's sizes.
+    """
+    count = len(model.network.operands)
+    if count <= EXACT_UP_TO["auto-hq"]:
+        return _combine_exactly(model, [1 << i for i in range(count)], limit)
+    if steps is None:
+        steps = _by_optimizer(model, DynamicProgramming(minimize="size"), None)
+    refined = _refined(model, steps, limit)
+    if not keeps(model, refined, limit):
+        raise _over_the_limit(model, limit)
+    return refined
+
+
+def _refined(model: CostModel, steps: Steps, limit: int | None) -> Steps:
+    return tuple(steps_of(refine(model, tree_of(steps), limit)))
 
 
 def _over_the_limit(model: CostModel, limit: int) -> ConvEinsumError:
-    size = model.elements(model.network.everything)
+    count = len(model.network.operands)
+    if count <= EXACT_UP_TO["auto-hq"]:
+        needed = smallest_limit(model, [1 << i for i in range(count)]) or model.elements(model.network.everything)
+        remedy = f"the smallest limit that a path keeps is {needed}"
+    else:
+        remedy = f"the output alone has {model.elements(model.network.everything)}"
     return ConvEinsumError(
-        f"no path was found whose results all keep within memory_limit={limit} elements (the output alone has {size})",
+        f"no path was found whose tensors all keep within memory_limit={limit} elements ({remedy})",
         model.network.equation.text,
     )

@@ -16,7 +16,7 @@ def refine(model: CostModel, tree: Tree, limit: int | None = None) -> Tree:
     tree : Tree
         A start, from any optimizer.
     limit : int, optional
-        Largest number of elements that a result may have.
+        Largest number of elements of any tensor that a step makes.
 
     Returns
     -------

@@ -30,9 +30,9 @@ def price_of(tree: Tree, model: CostModel) -> Price:
     return sum(price for price, _ in prices), sum(ties for _, ties in prices)
 
 
-def largest_intermediate(tree: Tree, model: CostModel) -> int:
-    """Return the elements of the largest result of a step, the output included; 0 without steps."""
-    return max((model.elements(left | right) for left, right in steps_of(tree)), default=0)
+def fits(tree: Tree, model: CostModel, limit: int | None) -> bool:
+    """Say whether every tensor that the steps of a tree make has at most ``limit`` elements."""
+    return all(_keeps(model, left, right, limit) for left, right in steps_of(tree))
 
 
 def cheapest(model: CostModel, pieces: Sequence[int], limit: int | None = None) -> Tree | None:
@@ -47,7 +47,7 @@ def cheapest(model: CostModel, pieces: Sequence[int], limit: int | None = None) 
     pieces : sequence of int
         Bit masks of operands, disjoint.
     limit : int, optional
-        Largest number of elements that a result may have.
+        Largest number of elements of any tensor that a step makes.
 
     Returns
     -------
@@ -67,7 +67,7 @@ def cheapest(model: CostModel, pieces: Sequence[int], limit: int | None = None) 
         right = rest
         while right:  # every subset of rest; the lowest piece stays on the left, so each pair comes once
             left = group ^ right
-            if left in prices and right in prices:
+            if left in prices and right in prices and _keeps(model, members[left], members[right], limit):
                 (a, a_ties), (b, b_ties) = prices[left], prices[right]
                 if best is None or a + b <= best[0]:
                     price, ties = model.price(members[left], members[right])
@@ -93,7 +93,7 @@ def cheapest_few(model: CostModel, pieces: Sequence[int], count: int, limit: int
         right = rest
         while right:
             left = group ^ right
-            if best.get(left) and best.get(right):
+            if best.get(left) and best.get(right) and _keeps(model, members[left], members[right], limit):
                 price, ties = model.price(members[left], members[right])
                 found += [
                     ((a[0] + b[0] + price, a[1] + b[1] + ties), (left_tree, right_tree))
@@ -103,6 +103,28 @@ def cheapest_few(model: CostModel, pieces: Sequence[int], count: int, limit: int
             right = (right - 1) & rest
         best[group] = nsmallest(count, found, key=lambda entry: entry[0])
     return [tree for _, tree in best.get(len(members) - 1, [])]
+
+
+def smallest_limit(model: CostModel, pieces: Sequence[int]) -> int:
+    """Return the smallest limit that some tree over disjoint subsets keeps, by the same search."""
+    members = _members(pieces)
+    least = {1 << i: 0 for i in range(len(pieces))}
+    for group in range(3, len(members)):
+        if not group & (group - 1):
+            continue
+        rest = right = group & (group - 1)
+        found = []
+        while right:
+            left = group ^ right
+            found.append(max(least[left], least[right], model.largest(members[left], members[right])))
+            right = (right - 1) & rest
+        least[group] = min(found)
+    return least[len(members) - 1]
+
+
+def _keeps(model: CostModel, left: int, right: int, limit: int | None) -> bool:
+    """Say whether a step makes no tensor with more elements than the limit."""
+    return limit is None or model.largest(left, right) <= limit
 
 
 def _members(pieces: Sequence[int]) -> list[int]:
