@@ -106,14 +106,17 @@ def test_a_layer_walks_by_the_registers_of_its_conv_tt(monkeypatch: pytest.Monke
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("window", ["sliding", "fixed"])
-def test_a_single_call_with_stagewise_borders_evaluates_by_the_levels_of_its_conv_tt(
+def test_a_single_call_with_stagewise_borders_evaluates_by_its_conv_tt(
     window: str, training: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> None:
-        raise RuntimeError("the levels were asked")
+    def refuse(*_: object, **__: object) -> None:
+        raise RuntimeError("its algebra was asked")
 
-    monkeypatch.setattr(registers.StagewiseLevels, "newest", refuse)
-    with torch.no_grad(), pytest.raises(RuntimeError, match="the levels were asked"):
+    if training:
+        monkeypatch.setattr(ConvTT, "bind_for", refuse)
+    else:
+        monkeypatch.setattr(registers.StagewiseLevels, "newest", refuse)
+    with torch.no_grad(), pytest.raises(RuntimeError, match="its algebra was asked"):
         ConvTTLSTMCell(1, 2, 3, window=window).train(training)(torch.zeros(1, 1, 4, 4))
 
 
