@@ -1,12 +1,15 @@
-"""A folder for results in which nothing is ever overwritten or left half-written."""
+"""A folder for results in which nothing is ever overwritten or left half-written; results as JSON."""
 
+import json
+import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 
 class OutputFolder:
@@ -143,3 +146,17 @@ def whole_folder(path: Path | str) -> Iterator[Path]:
         (place / path.name).rename(path)
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def finite(value: Any) -> Any:
+    """The same value with ``None`` for what is infinite or not a number, which JSON cannot say."""
+    if isinstance(value, Mapping):
+        return {key: finite(item) for key, item in value.items()}
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def json_text(contents: Mapping[str, Any]) -> str:
+    """Results as the text of a JSON file."""
+    return json.dumps(finite(contents), indent=2, allow_nan=False) + "\n"

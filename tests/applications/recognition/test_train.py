@@ -309,8 +309,20 @@ def test_compressed_with_accuracy_in_the_report(folder: Path, tmp_path: Path) ->
         "training.json",
         "report.json",
         "table.md",
+        "layers.png",
     }
     assert "100 % seen" in (tmp_path / "smaller" / "table.md").read_text()
+    figures = report["report"]
+    assert (figures["quality_before"], figures["quality_after"]) == tuple(
+        report["accuracy"][when]["observed"]["1.0"]["top1"] for when in ("before", "after")
+    )
+    assert figures["disk_after"] == (tmp_path / "smaller" / "model.safetensors").stat().st_size
+    sweep = ["--sweep", "0.8,0.6", *options[2:-1], str(tmp_path / "sweep")]
+    main(["compress", "--checkpoint", str(tmp_path / "run" / "last.ckpt"), *sweep])
+    found = json.loads((tmp_path / "sweep" / "sweep.json").read_text())["budgets"]
+    assert [one["report"]["budget"] for one in found.values()] == [0.8, 0.6]
+    assert found["parameters_0.6"]["accuracy"] == report["accuracy"]
+    assert "top-1 accuracy" in (tmp_path / "sweep" / "table.md").read_text()
     main(["evaluate", "--checkpoint", str(tmp_path / "smaller"), "--out", str(tmp_path / "results")])
     results = json.loads((tmp_path / "results" / "results.json").read_text())
     assert results["after_frame"] == report["accuracy"]["after"]["after_frame"]

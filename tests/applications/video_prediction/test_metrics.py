@@ -9,10 +9,10 @@ import pytest
 import torch
 from skimage.metrics import mean_squared_error, peak_signal_noise_ratio, structural_similarity
 
+from tt_conv.applications.output import finite
 from tt_conv.applications.video_prediction import FrameMetrics
 from tt_conv.applications.video_prediction.metrics import CONVENTIONS, MASS_MEASURES, centre_of_mass, mass, ssim
 from tt_conv.applications.video_prediction.perceptual import lpips_distance
-from tt_conv.applications.video_prediction.report import finite
 
 
 def frames(seed: int, batch: int = 3) -> torch.Tensor:

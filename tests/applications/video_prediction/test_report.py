@@ -2,7 +2,8 @@ import math
 
 import pytest
 
-from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
+from tt_conv.applications.output import finite
+from tt_conv.applications.video_prediction.report import Row, judge, learned_table, results_table
 
 
 def row(name: str, mse: float, mass_error: float = 0.1, centre: float = 1.0, parameters: int | None = 1234) -> Row:

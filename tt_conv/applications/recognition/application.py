@@ -13,6 +13,7 @@ from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.settings import DataSettings, Settings
 from tt_conv.applications.training.applications import Application
 from tt_conv.applications.training.checkpoint import Trained
+from tt_conv.applications.training.compression import CompressionSource
 
 
 class RecognitionApplication(Application):
@@ -65,10 +66,10 @@ class RecognitionApplication(Application):
         _of_ours(checkpoint, source)
         return run_prediction(checkpoint, video, out, settings)
 
-    def compress(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> Any:
-        from tt_conv.applications.recognition.compress_trained import run_compression
+    def compression_source(self, checkpoint: Path | str, **source: Any) -> CompressionSource:
+        from tt_conv.applications.recognition.compression_source import RecognizerSource
 
-        return run_compression(checkpoint, out, settings, data=_of_ours(checkpoint, source)["data"])
+        return RecognizerSource(checkpoint, _of_ours(checkpoint, source)["data"])
 
     def demo(self, settings: Any, out: Path | str | None = None) -> bool:
         from tt_conv.applications.recognition.demo import run_demo

@@ -1,6 +1,5 @@
 """``tt-conv demo --task recognition``: two networks learn to name what moving digits do, before they have done it."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -12,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from tt_conv._version import __version__
-from tt_conv.applications.output import OutputFolder
+from tt_conv.applications.output import OutputFolder, json_text
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import milliseconds_per_frame
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
@@ -222,7 +221,7 @@ def _report(
         },
     }
     with folder.new_file("table.json") as file:
-        file.write_text(json.dumps(contents, indent=2, allow_nan=False) + "\n")
+        file.write_text(json_text(contents))
     header = ["accuracy", *seen, "parameters", "MACs of\na frame", "ms of\na frame"]
     print(f"\n{text_table(header, rows)}\n")
     print("The best possible is computed from how the clips are made. Times are those of one CPU thread, one clip.\n")

@@ -1,7 +1,6 @@
 """Evaluate a trained recognizer on held-out clips: ``tt-conv evaluate``."""
 
 import csv
-import json
 import platform
 import statistics
 import time
@@ -13,7 +12,7 @@ from typing import Any
 import torch
 
 from tt_conv._version import __version__
-from tt_conv.applications.output import OutputFolder
+from tt_conv.applications.output import OutputFolder, json_text
 from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
@@ -96,7 +95,7 @@ def run_evaluation(
         results = _results(trained, checkpoint, settings, chosen, clips, accuracy, fractions)
         print(f"\n{text_table(*_cells(results))}\n{_cost(results)}\n", flush=True)
         with folder.new_file("results.json") as file:
-            file.write_text(json.dumps(results, indent=2, allow_nan=False) + "\n")
+            file.write_text(json_text(results))
         with folder.new_file("table.md") as file:
             file.write_text(_markdown(results))
         for fraction, counts in accuracy.confusion.items():

@@ -3,11 +3,20 @@
 import json
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tt_conv.applications.training.checkpoint import Trained, named, read_checkpoint, settings_of_recipe, task_of
-from tt_conv.applications.training.settings import FIRST_TASK, AnySettings, check_task, part_of_task
+from tt_conv.applications.training.settings import (
+    FIRST_TASK,
+    AnySettings,
+    CompressionSettings,
+    check_task,
+    part_of_task,
+)
 from tt_conv.applications.training.trainable import Trainable
+
+if TYPE_CHECKING:
+    from tt_conv.applications.training.compression import Compressed, CompressionSource
 
 
 class Application(Trainable):
@@ -49,8 +58,17 @@ class Application(Trainable):
         """Apply a network to a video, and write a folder of what it says."""
 
     @abstractmethod
-    def compress(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> Any:
+    def compression_source(self, checkpoint: Path | str, **source: Any) -> "CompressionSource":
+        """Load a network that is to be compressed, and find the data for it."""
+
+    def compress(
+        self, checkpoint: Path | str, out: Path | str | None, settings: CompressionSettings, **source: Any
+    ) -> "list[Compressed]":
         """Make a network smaller, print what that cost, and write a folder."""
+        from tt_conv.applications.training.compression import check_compression, run_compression
+
+        check_compression(settings)
+        return run_compression(self.compression_source(checkpoint, **source), checkpoint, out, settings)
 
     @abstractmethod
     def demo(self, settings: Any, out: Path | str | None = None) -> bool:

@@ -7,9 +7,10 @@ from tt_conv.lazy import exports
 
 if TYPE_CHECKING:
     from tt_conv.applications.data.mnist import embedded_digits
+    from tt_conv.applications.training.compression import Tuned
     from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
     from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
-    from tt_conv.applications.video_prediction.fine_tuning import Tuned, fine_tune
+    from tt_conv.applications.video_prediction.fine_tuning import fine_tune
     from tt_conv.applications.video_prediction.metrics import FrameMetrics, ssim
     from tt_conv.applications.video_prediction.module import FramePrediction
     from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
@@ -40,7 +41,7 @@ _DEFINED_IN = {
     "copy_last": ".baselines",
     "mean_frame": ".baselines",
     "fine_tune": ".fine_tuning",
-    "Tuned": ".fine_tuning",
+    "Tuned": "tt_conv.applications.training.compression",
 }
 
 __getattr__ = exports(__name__, _DEFINED_IN, naming_the_extra)

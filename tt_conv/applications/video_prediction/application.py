@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import Callback
 from tt_conv.applications.data.splits import Split
 from tt_conv.applications.training.applications import Application
 from tt_conv.applications.training.checkpoint import Trained
+from tt_conv.applications.training.compression import CompressionSource
 from tt_conv.applications.video_prediction.checkpoint import load_predictor
 from tt_conv.applications.video_prediction.module import VideoPrediction, start_at_mean
 from tt_conv.applications.video_prediction.open_data import build_model, open_data
@@ -94,10 +95,10 @@ class VideoPredictionApplication(Application):
 
         return run_prediction(checkpoint, video, out, settings, **source)
 
-    def compress(self, checkpoint: Path | str, out: Path | str | None, settings: Any, **source: Any) -> Any:
-        from tt_conv.applications.video_prediction.compress_trained import run_compression
+    def compression_source(self, checkpoint: Path | str, **source: Any) -> CompressionSource:
+        from tt_conv.applications.video_prediction.compression_source import open_source
 
-        return run_compression(checkpoint, out, settings, **source)
+        return open_source(checkpoint, **source)
 
     def demo(self, settings: Any, out: Path | str | None = None) -> bool:
         from tt_conv.applications.video_prediction.demo import run_demo

@@ -1,29 +1,35 @@
 """What ``tt-conv compress`` starts from: a network and the data that it is for."""
 
 import importlib
+import math
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
+from tt_conv.applications.compression.step_export import STEP, export_step
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.data.splits import Split
-from tt_conv.applications.training.settings import with_changes
+from tt_conv.applications.training.compression import CompressionSource, Tuned
+from tt_conv.applications.training.settings import settings_to_dict, with_changes
 from tt_conv.applications.video_prediction.checkpoint import load_predictor, weights_of
-from tt_conv.applications.video_prediction.open_data import open_data
-from tt_conv.applications.video_prediction.settings import DataSettings, Settings
+from tt_conv.applications.video_prediction.evaluation import milliseconds_per_frame
+from tt_conv.applications.video_prediction.fine_tuning import batches, fine_tune
+from tt_conv.applications.video_prediction.open_data import FirstSequences, open_data
+from tt_conv.applications.video_prediction.settings import CompressionSettings, DataSettings, Settings
 from tt_conv.layers import FramePredictor
 from tt_conv.layers.wrapped import unwrapped
 
 
-@dataclass(frozen=True)
-class Source:
-    """A trained network.
+@dataclass
+class PredictorSource(CompressionSource):
+    """A trained frame predictor, or another network.
 
     Parameters
     ----------
@@ -46,6 +52,8 @@ class Source:
     sequences_seen: int | None = None
     epochs_done: int | None = None
 
+    quality_name = "MSE x 1e-3"
+
     def sequences(self, split: Split) -> SequenceDataset:
         """Open a part of the data."""
         assert self.data is not None
@@ -58,6 +66,106 @@ class Source:
             )
         return opened
 
+    def check(self, settings: CompressionSettings) -> None:
+        check_settings(settings)
+        if settings.finetune and self.data is None:
+            raise ValueError("--finetune trains on sequences: say which with --data, such as --data.kind moving_mnist")
+        if settings.budget_of == "macs" and self.data is None and self.inputs is None:
+            raise ValueError("--budget_of macs needs data: --data settings for frame predictors, --inputs for others")
+        if settings.onnx and self.data is None:
+            raise ValueError(
+                "--onnx is for frame predictors, whose frames the data tell: export others with torch.onnx"
+            )
+
+    def calibration(self, settings: CompressionSettings) -> list[Any] | None:
+        size = settings.batch_size
+        if self.inputs is not None:
+            return list(self.inputs[: settings.calibration].split(size))
+        if self.data is None:
+            return None
+        sequences = FirstSequences(self.sequences("train"), settings.calibration)
+        return [(batch[:, : self.data.given], self.data.future) for batch in DataLoader(sequences, size)]
+
+    def quality(self, settings: CompressionSettings) -> Callable[[nn.Module], float] | None:
+        """What measures the mean squared error of the predicted frames, x 1e-3."""
+        if self.data is None:
+            return None
+        sequences = FirstSequences(self.sequences("test"), quality_sequences(settings))
+        stored: list[Tensor] = list(DataLoader(sequences, settings.batch_size))
+        given, future = self.data.given, self.data.future
+
+        def mse(model: nn.Module) -> float:
+            total = 0.0
+            with torch.inference_mode():
+                for batch in stored:
+                    predicted = model(batch[:, :given], future)[:, -future:].clamp(0, 1)
+                    total += float((predicted - batch[:, given:]).double().square().flatten(1).mean(1).sum())
+            return 1e3 * total / len(sequences)
+
+        return mse
+
+    def tuned(self, smaller: nn.Module, settings: CompressionSettings) -> Tuned | None:
+        if not settings.finetune:
+            return None
+        assert self.data is not None
+        recipe = None if self.settings is None else self.settings.training
+        validation = FirstSequences(self.sequences("validation"), quality_sequences(settings))
+        return fine_tune(
+            smaller,
+            batches(self.sequences("train"), settings.batch_size, settings.finetune),
+            batches(validation, settings.batch_size),
+            given=self.data.given,
+            original=self.model,
+            distill=settings.distill,
+            loss="l1_mse" if recipe is None else recipe.loss,
+            learning_rate=settings.learning_rate,
+            clip_norm=(recipe.clip_norm if recipe is not None else 1.0) or math.inf,
+        )
+
+    def milliseconds(self, smaller: nn.Module) -> tuple[float, float] | None:
+        if self.data is None:
+            return None
+        frames = self.sequences("test")[0].unsqueeze(0)[:, : self.data.given]
+        networks = {"before": self.model, "after": smaller.eval()}
+        taken = milliseconds_per_frame(networks, frames, self.data.future, repeats=9)
+        return taken["before"], taken["after"]
+
+    def facts(self) -> Mapping[str, Any]:
+        if self.data is None:
+            return {"data": None, "quality": None}
+        told = f"{self.quality_name}, mean over the predicted frames of test sequences"
+        return {"data": asdict(self.data), "quality": told}
+
+    def training(self) -> Mapping[str, Any] | None:
+        if self.settings is None or self.data is None:
+            return None
+        return {
+            "settings": settings_to_dict(replace(self.settings, data=self.data)),
+            "sequences_seen": self.sequences_seen,
+            "epochs_done": self.epochs_done,
+        }
+
+    def write_more(self, folder: Path, model: nn.Module, settings: CompressionSettings) -> None:
+        if settings.onnx:
+            export_step(model, self.sequences("test")[0].shape[1:], folder / STEP)
+
+
+def check_settings(settings: CompressionSettings) -> None:
+    """Refuse values that are out of their range."""
+    if settings.finetune < 0:
+        raise ValueError(f"finetune must not be negative, got {settings.finetune}")
+    if quality_sequences(settings) < 1:
+        raise ValueError(f"quality_sequences must be at least 1, got {quality_sequences(settings)}")
+    if not 0 <= settings.distill <= 1:
+        raise ValueError(f"distill is a share of the loss, from 0 to 1, got {settings.distill}")
+    if settings.distill and not settings.finetune:
+        raise ValueError("distill belongs to fine-tuning: say for how many steps with --finetune")
+
+
+def quality_sequences(settings: CompressionSettings) -> int:
+    """Number of test sequences for the quality, and of validation sequences for fine-tuning."""
+    return 64 if settings.quality_sequences is None else settings.quality_sequences
+
 
 def open_source(
     checkpoint: Path | str,
@@ -67,7 +175,7 @@ def open_source(
     model: str | None = None,
     data: Mapping[str, Any] | None = None,
     inputs: Path | str | None = None,
-) -> Source:
+) -> PredictorSource:
     """Load a network, and find the data for it.
 
     Parameters
@@ -87,7 +195,7 @@ def open_source(
 
     Returns
     -------
-    Source
+    PredictorSource
 
     Raises
     ------
@@ -101,10 +209,10 @@ def open_source(
         network = built(model)
         fill(network, checkpoint, model)
         wanted = None if not data else with_changes(DataSettings(), dict(data))
-        return Source(network.eval(), None, wanted, given)
+        return PredictorSource(network.eval(), None, wanted, given)
     trained = load_predictor(checkpoint, recipe, channels)
     wanted = with_changes(trained.settings.data, dict(data or {}))
-    return Source(trained.model, trained.settings, wanted, given, trained.sequences_seen, trained.epochs_done)
+    return PredictorSource(trained.model, trained.settings, wanted, given, trained.sequences_seen, trained.epochs_done)
 
 
 def built(factory: str) -> nn.Module:

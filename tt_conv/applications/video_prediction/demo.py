@@ -1,6 +1,5 @@
 """``tt-conv demo``: two frame predictors learn moving digits side by side; a trained one is compressed."""
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -14,17 +13,17 @@ from torch.utils.data import DataLoader
 from tt_conv._version import __version__
 from tt_conv.applications.compression.pretrained import PRETRAINED
 from tt_conv.applications.data.splits import Split
-from tt_conv.applications.output import OutputFolder
+from tt_conv.applications.output import OutputFolder, json_text
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training import Outcome, SideBySide, fit
+from tt_conv.applications.training.compression import compress_source, draw_curve, sweep_cells
 from tt_conv.applications.training.module import xavier_start
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
-from tt_conv.applications.video_prediction.compress_trained import compress_source, draw_curve, sweep_cells
 from tt_conv.applications.video_prediction.compression_source import open_source
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
 from tt_conv.applications.video_prediction.module import FramePrediction, start_at_mean
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
-from tt_conv.applications.video_prediction.report import Row, finite, judge, learned_table, results_table
+from tt_conv.applications.video_prediction.report import Row, judge, learned_table, results_table
 from tt_conv.applications.video_prediction.settings import CompressionSettings, DemoSettings
 from tt_conv.layers import FramePredictor
 from tt_conv.tables import text_table
@@ -217,7 +216,7 @@ def _report(folder: OutputFolder, rows: list[Row], outcome: Outcome, settings: D
         "learned": {name: figures.to_json() for name, figures in learned.items()},
     }
     with folder.new_file("table.json") as file:
-        file.write_text(json.dumps(finite(contents), indent=2, allow_nan=False) + "\n")
+        file.write_text(json_text(contents))
     frame = next(iter(learned.values())).frame
     print(f"\n{results_table(rows)}\n")
     print(f"Means over the {settings.future} predicted frames; pixels from 0 (black) to 1.")
@@ -257,13 +256,14 @@ def _compress(folder: OutputFolder, settings: DemoSettings) -> None:
         formats=("svd",),
         quality_sequences=2 * settings.compression_sequences,
     )
-    made = compress_source(open_source(PRETRAINED), wanted)
-    print(f"\n{text_table(*sweep_cells(made))}", flush=True)
+    source = open_source(PRETRAINED)
+    made = compress_source(source, wanted)
+    print(f"\n{text_table(*sweep_cells(made, source.quality_name))}", flush=True)
     with folder.new_file("compression.json") as file:
         contents = {f"{one.report.budget:g}": one.to_json() for one in made}
-        file.write_text(json.dumps(finite(contents), indent=2, allow_nan=False) + "\n")
+        file.write_text(json_text(contents))
     with folder.new_file("compression.png") as file:
-        draw_curve(file, made, "A trained ConvLSTM, compressed")
+        draw_curve(file, made, source.quality_name, "A trained ConvLSTM, compressed")
 
 
 def _training(outcome: Outcome, settings: DemoSettings) -> str:

@@ -1,6 +1,5 @@
 """Evaluate a trained network on held-out sequences: ``tt-conv evaluate``."""
 
-import json
 import math
 import platform
 import sys
@@ -16,7 +15,7 @@ from tqdm import tqdm
 
 from tt_conv._version import __version__
 from tt_conv.applications.data.sequences import SequenceDataset
-from tt_conv.applications.output import OutputFolder
+from tt_conv.applications.output import OutputFolder, json_text
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training.checkpoint import Trained
 from tt_conv.applications.training.devices import checked_device
@@ -28,7 +27,6 @@ from tt_conv.applications.video_prediction.metrics import CONVENTIONS, MASS_MEAS
 from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.perceptual import lpips_distance
 from tt_conv.applications.video_prediction.published_figures import differences, markdown_table, tables_for
-from tt_conv.applications.video_prediction.report import finite
 from tt_conv.applications.video_prediction.settings import EvaluationSettings
 from tt_conv.tables import text_table
 
@@ -103,7 +101,7 @@ def run_evaluation(
             print(f"\n{_text(results['horizons'][-1])}\n", flush=True)
             _draw(folder, trained, sequences, chosen.given, future, scored, settings)
         with folder.new_file("results.json") as file:
-            file.write_text(json.dumps(finite(results), indent=2, allow_nan=False) + "\n")
+            file.write_text(json_text(results))
         with folder.new_file("table.md") as file:
             file.write_text(_markdown(results, [replace(chosen, future=future) for future in futures]))
     print(f"results.json, table.md, curves, strips and animations are in {folder.path}")

@@ -2,7 +2,6 @@
 
 import copy
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,39 +14,13 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.applications.training.compression import Tuned
 from tt_conv.applications.training.epochs import EpochBatches
 from tt_conv.applications.training.one_pass import ProgressBar, quiet_lightning, stops_in_good_order
 from tt_conv.applications.video_prediction.module import FramePrediction, Loss
 from tt_conv.layers.wrapped import unwrapped
 
 Batches = DataLoader[Tensor]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A network after fine-tuning.
-
-    Parameters
-    ----------
-    model : nn.Module
-        With the weights of the smallest validation loss, those before the tuning included.
-    validation : sequence of (int, float)
-        Steps done, and the validation loss.
-    steps : int
-        Steps after which ``model`` was taken; 0 if the tuning did no good.
-    interrupted : bool
-        Whether Ctrl-C ended it early.
-
-    Examples
-    --------
-    >>> Tuned(nn.Identity(), [(0, 0.5), (10, 0.25)], steps=10).interrupted
-    False
-    """
-
-    model: nn.Module
-    validation: list[tuple[int, float]]
-    steps: int
-    interrupted: bool = False
 
 
 class Recovery(FramePrediction):

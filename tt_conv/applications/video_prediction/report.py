@@ -125,15 +125,6 @@ def learned_table(learned: Mapping[str, Learned]) -> str:
     )
 
 
-def finite(value: Any) -> Any:
-    """The same value with ``None`` for what is infinite or not a number, which JSON cannot say."""
-    if isinstance(value, Mapping):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
 def _cells(row: Row) -> list[str]:
     return [
         row.name,
