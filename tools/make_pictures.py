@@ -27,7 +27,7 @@ def forecast(folder: Path) -> tuple[DemoSettings, torch.Tensor, torch.Tensor]:
     """Return the settings, a test sequence that no training saw, and what the trained ConvTT-LSTM predicts of it."""
     saved = torch.load(folder / "models.pt", weights_only=True)
     settings = DemoSettings(**saved["settings"])
-    model = demo.build_models(settings)["ConvTT-LSTM"]
+    model = demo.build_predictors(settings)["ConvTT-LSTM"]
     model.load_state_dict(saved["models"]["ConvTT-LSTM"])
     length = settings.given + settings.future
     data = MovingMNIST(

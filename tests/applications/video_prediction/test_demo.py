@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from tt_conv.applications.video_prediction import demo
-from tt_conv.applications.video_prediction.demo import build_models, run_demo
+from tt_conv.applications.video_prediction.demo import build_predictors, run_demo
 from tt_conv.applications.video_prediction.metrics import CONVENTIONS
 from tt_conv.applications.video_prediction.module import FramePrediction
 from tt_conv.applications.video_prediction.settings import DemoSettings
@@ -121,7 +121,7 @@ def test_the_global_state_is_left_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("model", ["ConvLSTM", "ConvTT-LSTM"])
 def test_macs_per_frame_are_half_of_the_flops_that_pytorch_counts(model: str) -> None:
-    predictor = build_models(TINY)[model]
+    predictor = build_predictors(TINY)[model]
     frame, states = torch.rand(1, 1, 16, 16), None
     with torch.no_grad():
         for _ in range(4):  # from then on every frame of a cell's window is one that it saw
@@ -177,7 +177,7 @@ def test_ctrl_c_after_the_training_leaves_the_models(
     assert capsys.readouterr().out.endswith(f"{tmp_path / 'out'} holds models.pt\n")
     kept = torch.load(tmp_path / "out" / "models.pt", weights_only=True)
     assert (kept["steps_done"], kept["settings"]["seed"]) == (3, 0)
-    for name, model in build_models(TINY).items():
+    for name, model in build_predictors(TINY).items():
         start = model.state_dict()["output.weight"].clone()
         model.load_state_dict(kept["models"][name])
         assert not torch.equal(model.state_dict()["output.weight"], start)

@@ -1,8 +1,6 @@
 """``tt-conv demo --task recognition``: two networks learn to name what moving digits do, before they have done it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from tt_conv._version import __version__
 from tt_conv.applications.output import OutputFolder, json_text
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluate_trained import milliseconds_per_frame
@@ -21,67 +18,67 @@ from tt_conv.applications.recognition.open_data import build_model, open_data
 from tt_conv.applications.recognition.pictures import draw_accuracy, draw_confusion, draw_labels
 from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import DataSettings, DemoSettings, ModelSettings
+from tt_conv.applications.training.demo import Demo, show_demo
 from tt_conv.applications.training.epochs import EpochBatches
-from tt_conv.applications.training.module import SideBySide
-from tt_conv.applications.training.one_pass import Outcome, fit
+from tt_conv.applications.training.one_pass import Outcome
 from tt_conv.tables import text_table
 
 GOAL = 0.7  # of the way from chance to the best possible, at the fractions of GOAL_AT
 GOAL_AT = (0.5, 1.0)
-TEST_BATCH = 28
+
+
+class RecognitionDemo(Demo):
+    """Two recognizers learn to name what moving digits do, before they have done it."""
+
+    settings: DemoSettings
+
+    def prepare(self) -> dict[str, EarlyRecognition]:
+        settings = self.settings
+        print("Opening the clips (made at the first time, then kept in the cache) ...", flush=True)
+        self.data = _data(settings)
+        self.train, self.test = open_data(self.data, "train"), open_data(self.data, "test")
+        return {
+            name: EarlyRecognition(
+                model,
+                steps=settings.steps,
+                prediction_weight=settings.prediction_weight,
+                learning_rate=settings.learning_rate,
+            )
+            for name, model in build_recognizers(settings, len(self.train.classes)).items()
+        }
+
+    def introduction(self) -> str:
+        settings, train = self.settings, self.train
+        return (
+            f"{len(train.classes)} actions of two digits, {len(train)} training clips of {len(train[0][0])} frames, "
+            f"{settings.size} x {settings.size} pixels; some actions only part ways later in the clip.\n"
+            f"Two models of the same width learn for {settings.steps} steps of {settings.batch_size} clips (seed "
+            f"{settings.seed}). Ctrl-C stops early and keeps what was learned."
+        )
+
+    def batches(self) -> DataLoader[Any]:
+        clips = _Epochs(self.train, self.settings)
+        # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
+        return DataLoader(clips, batch_size=clips.batch_size, generator=torch.Generator())
+
+    def kept(self) -> Mapping[str, Any]:
+        return {"classes": list(self.train.classes)}
+
+    def show(self, folder: OutputFolder, models: Mapping[str, Recognizer], outcome: Outcome) -> list[str]:
+        print(f"\nEvaluating on {len(self.test)} clips of digits that were never seen ...", flush=True)
+        accuracies = {name: accuracy_of(model, self.test, FRACTIONS) for name, model in models.items()}
+        best = ceiling(self.data, self.data.frames) or [1.0] * self.data.frames
+        _tell_accuracies(folder, models, accuracies, self.test, best, self.facts(outcome))
+        _draw_accuracies(folder, models, accuracies, self.test, best)
+        return ["table.json", "accuracy.png", "confusion.png", "labels.png"]
 
 
 def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
-    """Make the clips, train, evaluate, print the tables and write a folder of results.
-
-    Parameters
-    ----------
-    settings : DemoSettings
-        The numbers depend on nothing else, timing apart.
-    out : path, optional
-        Folder to write to; by default ``tt-conv-demo``, or ``tt-conv-demo-2``, ... where that exists.
-
-    Returns
-    -------
-    bool
-        Whether the training was complete: ``False`` after Ctrl-C, with results of what had been learned.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        At Ctrl-C after the training; ``models.pt`` and what else was complete by then stay in the folder.
-    FileExistsError
-        If the folder exists and is not empty.
-    ValueError
-        If a setting is out of its range.
-    """
-    if settings.steps < 1:
-        raise ValueError(f"steps must be at least 1, got {settings.steps}")
-    if settings.seed < 0:
-        raise ValueError(f"seed must be 0 or more, got {settings.seed}")
-    folder = OutputFolder.with_free_name("tt-conv-demo") if out is None else OutputFolder(out)
-    with folder, _one_thread():
-        print("Opening the clips (made at the first time, then kept in the cache) ...", flush=True)
-        data = _data(settings)
-        train, test = open_data(data, "train"), open_data(data, "test")
-        models = build_models(settings, len(train.classes))
-        print(_introduction(settings, train, test), flush=True)
-        outcome = _train(models, train, settings)
-        if outcome.interrupted:
-            print(
-                f"\nStopped after {outcome.steps_done} of {settings.steps} steps; evaluating what was learned so far."
-            )
-        _save(folder, models, train, outcome, settings)
-        print(f"\nEvaluating on {len(test)} clips of digits that were never seen ...", flush=True)
-        accuracies = {name: accuracy_of(model.eval(), test, FRACTIONS) for name, model in models.items()}
-        best = ceiling(data, data.frames) or [1.0] * data.frames
-        _report(folder, models, accuracies, test, best, outcome, settings)
-        _draw(folder, models, accuracies, test, best)
-    print(f"\nmodels.pt, table.json, accuracy.png, confusion.png and labels.png are in {folder.path}")
-    return not outcome.interrupted
+    """See :func:`~tt_conv.applications.training.demo.show_demo`."""
+    return show_demo(RecognitionDemo(settings), out)
 
 
-def build_models(settings: DemoSettings, classes: int) -> dict[str, Recognizer]:
+def build_recognizers(settings: DemoSettings, classes: int) -> dict[str, Recognizer]:
     """The untrained models, by name; they differ in their cells only."""
     common: dict[str, Any] = {
         "encoder_channels": list(settings.encoder_channels),
@@ -127,68 +124,13 @@ def _data(settings: DemoSettings) -> DataSettings:
     )
 
 
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread per operation: each model has its own core, and numbers do not depend on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _introduction(settings: DemoSettings, train: LabelledClips, test: LabelledClips) -> str:
-    return (
-        f"{len(train.classes)} actions of two digits, {len(train)} training clips of {train[0][0].shape[0]} frames, "
-        f"{settings.size} x {settings.size} pixels; some actions only part ways later in the clip.\n"
-        f"Two models of the same width learn for {settings.steps} steps of {settings.batch_size} clips (seed "
-        f"{settings.seed}). Ctrl-C stops early and keeps what was learned."
-    )
-
-
-def _train(models: Mapping[str, Recognizer], train: LabelledClips, settings: DemoSettings) -> Outcome:
-    tasks = {
-        name: EarlyRecognition(
-            model,
-            steps=settings.steps,
-            prediction_weight=settings.prediction_weight,
-            learning_rate=settings.learning_rate,
-        )
-        for name, model in models.items()
-    }
-    clips = _Epochs(train, settings)
-    # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
-    batches: DataLoader[Any] = DataLoader(clips, batch_size=clips.batch_size, generator=torch.Generator())
-    return fit(SideBySide(tasks), batches)
-
-
-def _save(
-    folder: OutputFolder,
-    models: Mapping[str, Recognizer],
-    train: LabelledClips,
-    outcome: Outcome,
-    settings: DemoSettings,
-) -> None:
-    """Keep what was learned before anything that can be interrupted."""
-    contents = {
-        "models": {name: model.state_dict() for name, model in models.items()},
-        "classes": list(train.classes),
-        "steps_done": outcome.steps_done,
-        "settings": asdict(settings),
-    }
-    with folder.new_file("models.pt") as file:
-        torch.save(contents, file)
-
-
-def _report(
+def _tell_accuracies(
     folder: OutputFolder,
     models: Mapping[str, Recognizer],
     accuracies: Mapping[str, Accuracy],
     test: LabelledClips,
     best: list[float],
-    outcome: Outcome,
-    settings: DemoSettings,
+    facts: Mapping[str, Any],
 ) -> None:
     lowest, ways = chance(test), {}
     at = {fraction: best[round(fraction * len(best)) - 1] for fraction in FRACTIONS}
@@ -198,7 +140,7 @@ def _report(
         ways[name] = {f: (accuracy.at(f)[0] - lowest) / (at[f] - lowest) for f in FRACTIONS}
         cost = [
             f"{sum(parameter.numel() for parameter in model.parameters()):,}",
-            f"{model.macs((settings.size, settings.size)) / 1e6:.1f} M",
+            f"{model.macs(test[0][0].shape[2:]) / 1e6:.1f} M",
             f"{milliseconds_per_frame(model, test[0][0]):.2f}",
         ]
         rows.append([name, *(f"{100 * accuracy.at(f)[0]:.1f} %" for f in FRACTIONS), *cost])
@@ -206,10 +148,7 @@ def _report(
         rows.append([name, *(f"{100 * values[f]:.1f} %" for f in FRACTIONS), "", "", ""])
     seen = [f"{100 * f:.0f} %\nseen" for f in FRACTIONS]
     contents = {
-        "tt_conv": __version__,
-        "torch": torch.__version__,
-        "settings": asdict(settings),
-        "training": asdict(outcome),
+        **facts,
         "chance": lowest,
         "best_possible": {"after_frame": best, "observed": {str(f): at[f] for f in FRACTIONS}},
         "models": {
@@ -232,7 +171,7 @@ def _report(
 
 
 @torch.inference_mode()
-def _draw(
+def _draw_accuracies(
     folder: OutputFolder,
     models: Mapping[str, Recognizer],
     accuracies: Mapping[str, Accuracy],

@@ -1,8 +1,6 @@
 """``tt-conv demo``: two frame predictors learn moving digits side by side; a trained one is compressed."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +8,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from tt_conv._version import __version__
 from tt_conv.applications.compression.pretrained import PRETRAINED
 from tt_conv.applications.data.splits import Split
 from tt_conv.applications.output import OutputFolder, json_text
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
-from tt_conv.applications.training import Outcome, SideBySide, fit
 from tt_conv.applications.training.compression import compress_source, draw_curve, sweep_cells
+from tt_conv.applications.training.demo import Demo, show_demo
 from tt_conv.applications.training.module import xavier_start
+from tt_conv.applications.training.one_pass import Outcome
 from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
 from tt_conv.applications.video_prediction.compression_source import open_source
 from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
@@ -35,56 +33,69 @@ PICTURED_SEQUENCES = 3
 TEST_BATCH = 16
 
 
-def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
-    """Train, evaluate, compress a trained network, print the tables and write a folder of results.
+class PredictionDemo(Demo):
+    """Two frame predictors learn moving digits; a trained one is compressed."""
 
-    Parameters
-    ----------
-    settings : DemoSettings
-        The numbers depend on nothing else, timing apart.
-    out : path, optional
-        Folder to write to; by default ``tt-conv-demo``, or ``tt-conv-demo-2``, ... where that exists.
+    settings: DemoSettings
 
-    Returns
-    -------
-    bool
-        Whether the training was complete: ``False`` after Ctrl-C, with results of what had been learned.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        At Ctrl-C after the training; ``models.pt`` and what else was complete by then stay in the folder.
-    FileExistsError
-        If the folder exists and is not empty.
-    ValueError
-        If a setting is out of its range.
-    """
-    if settings.steps < 1:
-        raise ValueError(f"steps must be at least 1, got {settings.steps}")
-    train_set = _sequences("train", settings.steps * settings.batch_size, settings)
-    test_set = _sequences("test", settings.test_sequences, settings)
-    models = build_models(settings)
-    with _output_folder(out) as folder, _one_thread():
-        print(_introduction(settings), flush=True)
-        outcome = _train(models, train_set, settings)
-        if outcome.interrupted:
-            print(
-                f"\nStopped after {outcome.steps_done} of {settings.steps} steps; evaluating what was learned so far."
+    def prepare(self) -> dict[str, FramePrediction]:
+        settings = self.settings
+        self.train_set = _sequences("train", settings.steps * settings.batch_size, settings)
+        self.test_set = _sequences("test", settings.test_sequences, settings)
+        return {
+            name: FramePrediction(
+                model,
+                given=settings.given,
+                steps=settings.steps,
+                loss="cross_entropy",
+                growth=settings.growth,
+                learning_rate=settings.learning_rate,
             )
-        _save(folder, models, outcome, settings)
-        with _says_what_is_left(folder):
-            rows = _evaluate(models, test_set, settings)
-            _report(folder, rows, outcome, settings)
-            _draw(folder, models, rows, test_set, outcome, settings)
-            if settings.budgets:
-                _compress(folder, settings)
-    names = "models.pt, table.json, curves.png, strips.png, animation.gif"
-    names += ", compression.json, compression.png" if settings.budgets else ""
-    print(f"\n{names} are in {folder.path}")
-    return not outcome.interrupted
+            for name, model in build_predictors(settings).items()
+        }
+
+    def introduction(self) -> str:
+        settings = self.settings
+        digits = "one moving digit" if settings.digits == 1 else f"{settings.digits} moving digits"
+        return (
+            f"{digits.capitalize()} on {settings.size} x {settings.size} pixels: {settings.given} frames given, "
+            f"{settings.future} to predict.\n"
+            f"Two models of the same width learn from {settings.steps * settings.batch_size:,} sequences "
+            f"({settings.steps} steps, seed {settings.seed}). Ctrl-C stops early and keeps what was learned."
+        )
+
+    def batches(self) -> DataLoader[Tensor]:
+        return _in_batches(self.train_set, self.settings.batch_size)
+
+    def show(self, folder: OutputFolder, models: Mapping[str, FramePredictor], outcome: Outcome) -> list[str]:
+        rows = _evaluate(models, self.test_set, self.settings)
+        learned = judge(rows)
+        contents = {
+            **self.facts(outcome),
+            "rows": [row.to_json() for row in rows],
+            "learned": {name: figures.to_json() for name, figures in learned.items()},
+        }
+        with folder.new_file("table.json") as file:
+            file.write_text(json_text(contents))
+        frame = next(iter(learned.values())).frame
+        print(f"\n{results_table(rows)}\n")
+        print(f"Means over the {self.settings.future} predicted frames; pixels from 0 (black) to 1.")
+        print(f"Times are those of one CPU thread, in batches of {TEST_BATCH}.")
+        print(f"\nAt the predicted frame {frame}:\n{learned_table(learned)}", flush=True)
+        _draw_predictions(folder, models, rows, self.test_set, outcome, self.settings)
+        names = ["table.json", "curves.png", "strips.png", "animation.gif"]
+        if self.settings.budgets:
+            _compress(folder, self.settings)
+            names += ["compression.json", "compression.png"]
+        return names
 
 
-def build_models(settings: DemoSettings) -> dict[str, FramePredictor]:
+def run_demo(settings: DemoSettings, out: Path | str | None = None) -> bool:
+    """See :func:`~tt_conv.applications.training.demo.show_demo`."""
+    return show_demo(PredictionDemo(settings), out)
+
+
+def build_predictors(settings: DemoSettings) -> dict[str, FramePredictor]:
     """The untrained models, by name; they differ in their cells only."""
     options: dict[str, Any] = {"order": settings.order, "rank": settings.rank}
     sequences = _sequences("train", 16, settings)
@@ -123,78 +134,15 @@ def _sequences(split: Split, length: int, settings: DemoSettings) -> MovingMNIST
     )
 
 
-def _batches(sequences: MovingMNIST, size: int) -> DataLoader[Tensor]:
+def _in_batches(sequences: MovingMNIST, size: int) -> DataLoader[Tensor]:
     # No shuffling: the sequences are random already, and so every run sees the same ones in the same order.
     # A generator of its own: the loader draws a seed for its workers, from the global one otherwise.
     return DataLoader(sequences, batch_size=size, generator=torch.Generator())
 
 
-def _output_folder(out: Path | str | None) -> OutputFolder:
-    return OutputFolder.with_free_name("tt-conv-demo") if out is None else OutputFolder(out)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """One thread per operation: each model has its own core, and numbers do not depend on how many there are."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
-
-
-def _introduction(settings: DemoSettings) -> str:
-    digits = "one moving digit" if settings.digits == 1 else f"{settings.digits} moving digits"
-    return (
-        f"{digits.capitalize()} on {settings.size} x {settings.size} pixels: {settings.given} frames given, "
-        f"{settings.future} to predict.\n"
-        f"Two models of the same width learn from {settings.steps * settings.batch_size:,} sequences "
-        f"({settings.steps} steps, seed {settings.seed}). Ctrl-C stops early and keeps what was learned."
-    )
-
-
-def _train(models: Mapping[str, FramePredictor], train_set: MovingMNIST, settings: DemoSettings) -> Outcome:
-    tasks = {
-        name: FramePrediction(
-            model,
-            given=settings.given,
-            steps=settings.steps,
-            loss="cross_entropy",
-            growth=settings.growth,
-            learning_rate=settings.learning_rate,
-        )
-        for name, model in models.items()
-    }
-    return fit(SideBySide(tasks), _batches(train_set, settings.batch_size))
-
-
-def _save(folder: OutputFolder, models: Mapping[str, FramePredictor], outcome: Outcome, settings: DemoSettings) -> None:
-    """Keep what was learned before anything that can be interrupted."""
-    contents = {
-        "models": {name: model.state_dict() for name, model in models.items()},
-        "steps_done": outcome.steps_done,
-        "settings": asdict(settings),
-    }
-    with folder.new_file("models.pt") as file:
-        torch.save(contents, file)
-
-
-@contextmanager
-def _says_what_is_left(folder: OutputFolder) -> Iterator[None]:
-    try:
-        yield
-    except KeyboardInterrupt:
-        names = sorted(path.name for path in folder.path.iterdir())
-        print(f"\nStopped before all results were there: {folder.path} holds {', '.join(names)}", flush=True)
-        raise
-
-
 def _evaluate(models: Mapping[str, FramePredictor], test_set: MovingMNIST, settings: DemoSettings) -> list[Row]:
     print(f"\nEvaluating on {len(test_set)} sequences of digits that were never seen ...", flush=True)
-    for model in models.values():
-        model.eval()
-    batches = _batches(test_set, TEST_BATCH)
+    batches = _in_batches(test_set, TEST_BATCH)
     metrics = evaluate({**BASELINES, **models}, batches, settings.given)
     given = next(iter(batches))[:, : settings.given]
     times = milliseconds_per_frame(models, given, settings.future)
@@ -205,26 +153,7 @@ def _evaluate(models: Mapping[str, FramePredictor], test_set: MovingMNIST, setti
     return rows
 
 
-def _report(folder: OutputFolder, rows: list[Row], outcome: Outcome, settings: DemoSettings) -> None:
-    learned = judge(rows)
-    contents = {
-        "tt_conv": __version__,
-        "torch": torch.__version__,
-        "settings": asdict(settings),
-        "training": asdict(outcome),
-        "rows": [row.to_json() for row in rows],
-        "learned": {name: figures.to_json() for name, figures in learned.items()},
-    }
-    with folder.new_file("table.json") as file:
-        file.write_text(json_text(contents))
-    frame = next(iter(learned.values())).frame
-    print(f"\n{results_table(rows)}\n")
-    print(f"Means over the {settings.future} predicted frames; pixels from 0 (black) to 1.")
-    print(f"Times are those of one CPU thread, in batches of {TEST_BATCH}.")
-    print(f"\nAt the predicted frame {frame}:\n{learned_table(learned)}", flush=True)
-
-
-def _draw(
+def _draw_predictions(
     folder: OutputFolder,
     models: Mapping[str, FramePredictor],
     rows: list[Row],
