@@ -1,6 +1,7 @@
-"""The package is what its layout says: imports go one way, and no two files import each other."""
+"""The package is what its layout says: imports go one way, no two files import each other, one name is one thing."""
 
 import ast
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -101,3 +102,39 @@ def test_no_circle_of_imports() -> None:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
+
+
+# Names that mean the same thing wherever they are defined.
+SHARED = {
+    # What a package exports on first use, and what a script runs.
+    *("__all__", "__getattr__", "_DEFINED_IN", "main"),
+    # Type variables.
+    "T",
+    # Each task has its own of these: they are asked for by name, whatever the task, or hand over to the one flow.
+    *("APPLICATION", "Settings", "DataSettings", "DataKind", "ModelSettings", "TrainingSettings"),
+    *("EvaluationSettings", "PredictionSettings", "CompressionSettings", "DemoSettings"),
+    *("open_data", "build_model", "run_evaluation", "run_prediction", "run_demo"),
+    # A subcommand's help, its options that depend on the task, and what it runs.
+    *("TEXT", "_OPTIONS", "_run"),
+}
+
+
+def definitions(path: Path) -> set[str]:
+    found = set()
+    for statement in ast.parse(path.read_text()).body:
+        if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+            found.add(statement.name)
+        elif isinstance(statement, ast.Assign):
+            found |= {target.id for target in statement.targets if isinstance(target, ast.Name)}
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            found.add(statement.target.id)
+    return found - SHARED
+
+
+def test_a_name_is_defined_once() -> None:
+    homes = defaultdict(list)
+    for name, path in MODULES.items():
+        for definition in definitions(path):
+            homes[definition].append(name)
+    doubled = {definition: places for definition, places in homes.items() if len(places) > 1}
+    assert not doubled, "\n".join(f"{name}: {', '.join(places)}" for name, places in sorted(doubled.items()))

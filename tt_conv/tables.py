@@ -1,4 +1,4 @@
-"""Tables for a terminal."""
+"""Tables for a terminal and for Markdown."""
 
 from collections.abc import Sequence
 
@@ -32,6 +32,20 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*head_rows, *rows, strict=True)]
     rule = ["-" * width for width in widths]
     return "\n".join(_line(row, widths) for row in [*head_rows, rule, *rows])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Lay out cells as a table in Markdown, numbers to the right.
+
+    Examples
+    --------
+    >>> print(markdown_table(["", "MSE"], [["copy", "1.5"]]))
+    |  | MSE |
+    | --- | ---: |
+    | copy | 1.5 |
+    """
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
 def _line(cells: Sequence[str], widths: Sequence[int]) -> str:

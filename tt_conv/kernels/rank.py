@@ -141,7 +141,7 @@ def _parsed(form: Format, rank: object, vbmf: Callable[[], Rank] | None) -> Rank
         return form.uniform(positive_int(rank, "rank"))
     if isinstance(rank, Real):
         expected = "a float rank is a parameter budget, a fraction of the dense parameters in (0, 1]"
-        return _within(form, _fraction(rank, "rank", f"an int of at least 1; {expected}"))
+        return _rank_within(form, _fraction(rank, "rank", f"an int of at least 1; {expected}"))
     raise TypeError(f"rank must be {_ACCEPTED}, got {rank!r}")
 
 
@@ -162,7 +162,7 @@ def _by_vbmf(form: Format, rank: str, vbmf: Callable[[], Rank] | None) -> Rank:
     return form.clip(vbmf())
 
 
-def _within(form: Format, budget: float) -> Rank:
+def _rank_within(form: Format, budget: float) -> Rank:
     """Return the largest int within a fraction of the dense parameters, and one more where that fits."""
     allowed = budget * form.dense_parameters
     smallest = form.parameters(form.uniform(1))

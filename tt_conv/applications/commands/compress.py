@@ -40,7 +40,7 @@ def _run(
     about.compress(checkpoint, out, chosen, **source)
 
 
-compress = subcommand(
+compress_command = subcommand(
     "compress",
     TEXT,
     [

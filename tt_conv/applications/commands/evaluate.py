@@ -31,7 +31,7 @@ def _run(
     about.evaluate(checkpoint, out, chosen, data=data, recipe=recipe, channels=channels)
 
 
-evaluate = subcommand(
+evaluate_command = subcommand(
     "evaluate",
     TEXT,
     [

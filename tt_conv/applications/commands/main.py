@@ -16,10 +16,10 @@ from tt_conv.applications.extras import missing_extra
 COMMANDS: Mapping[str, str] = {
     "demo": "demo.demo",
     "train": "train.train",
-    "evaluate": "evaluate.evaluate",
+    "evaluate": "evaluate.evaluate_command",
     "predict": "predict.predict",
     "data": "data.DATA",
-    "compress": "compress.compress",
+    "compress": "compress.compress_command",
     "recipes": "recipes.recipes",
     "explain": "explain.explain",
 }

@@ -35,7 +35,7 @@ def train(task: str) -> Callable[..., None]:
         "train",
         TEXT,
         [
-            *(_part(option, said[option.name]) for option in options_of(settings)),
+            *(_settings_option(option, said[option.name]) for option in options_of(settings)),
             Option("out", str | None, out, None),
             Option("resume", str | None, resume, None),
         ],
@@ -43,6 +43,6 @@ def train(task: str) -> Callable[..., None]:
     )
 
 
-def _part(option: Option, help: str) -> Option:
+def _settings_option(option: Option, help: str) -> Option:
     # A dataclass without a default becomes a group of options.
     return Option(option.name, option.type, help, *([option.default] if option.name == "task" else []))

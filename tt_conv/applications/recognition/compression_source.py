@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 
 from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.data import LabelledClips
-from tt_conv.applications.recognition.evaluate_trained import check_classes, milliseconds_per_frame
+from tt_conv.applications.recognition.evaluate_trained import check_classes, milliseconds_per_step
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
 from tt_conv.applications.recognition.module import FRACTIONS
 from tt_conv.applications.recognition.open_data import open_data
@@ -71,7 +71,7 @@ class RecognizerSource(CompressionSource):
 
     def milliseconds(self, smaller: nn.Module) -> tuple[float, float]:
         clip = self.test[0][0]
-        return milliseconds_per_frame(self.model, clip), milliseconds_per_frame(smaller.eval(), clip)
+        return milliseconds_per_step(self.model, clip), milliseconds_per_step(smaller.eval(), clip)
 
     def facts(self) -> Mapping[str, Any]:
         return {

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tt_conv.applications.output import OutputFolder, json_text
 from tt_conv.applications.recognition.data import LabelledClips
-from tt_conv.applications.recognition.evaluate_trained import milliseconds_per_frame
+from tt_conv.applications.recognition.evaluate_trained import milliseconds_per_step
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
 from tt_conv.applications.recognition.model import Recognizer
 from tt_conv.applications.recognition.module import FRACTIONS, EarlyRecognition
@@ -141,7 +141,7 @@ def _tell_accuracies(
         cost = [
             f"{sum(parameter.numel() for parameter in model.parameters()):,}",
             f"{model.macs(test[0][0].shape[2:]) / 1e6:.1f} M",
-            f"{milliseconds_per_frame(model, test[0][0]):.2f}",
+            f"{milliseconds_per_step(model, test[0][0]):.2f}",
         ]
         rows.append([name, *(f"{100 * accuracy.at(f)[0]:.1f} %" for f in FRACTIONS), *cost])
     for name, values in (("chance", dict.fromkeys(FRACTIONS, lowest)), ("best possible", at)):

@@ -1,18 +1,16 @@
 """Evaluate a trained recognizer on held-out clips: ``tt-conv evaluate``."""
 
 import csv
-import platform
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from tt_conv._version import __version__
-from tt_conv.applications.output import OutputFolder, json_text
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.recognition.checkpoint import load_recognizer
 from tt_conv.applications.recognition.data import LabelledClips
 from tt_conv.applications.recognition.evaluation import accuracy_of, ceiling, chance
@@ -22,8 +20,9 @@ from tt_conv.applications.recognition.scores import Accuracy
 from tt_conv.applications.recognition.settings import EvaluationSettings
 from tt_conv.applications.training.checkpoint import Trained
 from tt_conv.applications.training.devices import checked_device
+from tt_conv.applications.training.evaluation import facts_of, write_evaluation
 from tt_conv.applications.training.settings import with_changes
-from tt_conv.tables import text_table
+from tt_conv.tables import markdown_table, text_table
 
 
 def run_evaluation(
@@ -81,8 +80,8 @@ def run_evaluation(
     check_classes(trained, clips, checkpoint)
     trained.model.check_size(clips[0][0].shape[2:])
     fractions = settings.fractions
-    folder = OutputFolder.with_free_name("tt-conv-evaluation") if out is None else OutputFolder(out)
-    with folder:
+
+    def measure(folder: OutputFolder) -> tuple[dict[str, Any], str]:
         for note in clips.notes:
             print(f"  {note}")
         model = trained.model.to(settings.device)
@@ -93,11 +92,7 @@ def run_evaluation(
         }
         accuracy = accuracy_of(model, clips, fractions, **options)
         results = _results(trained, checkpoint, settings, chosen, clips, accuracy, fractions)
-        print(f"\n{text_table(*_cells(results))}\n{_cost(results)}\n", flush=True)
-        with folder.new_file("results.json") as file:
-            file.write_text(json_text(results))
-        with folder.new_file("table.md") as file:
-            file.write_text(_markdown(results))
+        print(f"\n{text_table(*_accuracy_cells(results))}\n{_cost_in_words(results)}\n", flush=True)
         for fraction, counts in accuracy.confusion.items():
             with folder.new_file(f"confusion_{100 * fraction:g}.csv") as file, file.open("w", newline="") as lines:
                 writer = csv.writer(lines, lineterminator="\n")
@@ -108,8 +103,9 @@ def run_evaluation(
             draw_confusion(file, titles, trained.classes)
         with folder.new_file("accuracy.png") as file:
             draw_accuracy(file, {"top 1": accuracy.top1, "top 5": accuracy.top5}, _references(results))
-    print(f"results.json, table.md, accuracy.png and the confusion matrices are in {folder.path}")
-    return results
+        return results, _table_page(results)
+
+    return write_evaluation(out, measure, "accuracy.png and the confusion matrices")
 
 
 def check_classes(trained: Trained, clips: LabelledClips, checkpoint: Path | str) -> None:
@@ -138,17 +134,9 @@ def _results(
 ) -> dict[str, Any]:
     clip = clips[0][0]
     size = tuple(clip.shape[2:])
-    device = torch.device(settings.device)
     best = {name: ceiling(data, len(clip), top) for name, top in (("top1", 1), ("top5", 5))}
     return {
-        "tt_conv": __version__,
-        "torch": torch.__version__,
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})",
-        "threads": torch.get_num_threads(),
-        "checkpoint": str(checkpoint),
-        "model": asdict(trained.settings.model),
-        "epochs_done": trained.epochs_done,
-        "sequences_seen": trained.sequences_seen,
+        **facts_of(trained, checkpoint, settings.device),
         "split": settings.split,
         "clips": len(clips),
         "classes": list(trained.classes),
@@ -156,7 +144,7 @@ def _results(
         "size": list(size),
         "parameters": sum(parameter.numel() for parameter in trained.model.parameters()),
         "macs_per_frame": trained.model.macs(size),
-        "milliseconds_per_frame": milliseconds_per_frame(trained.model, clip.to(settings.device)),
+        "milliseconds_per_frame": milliseconds_per_step(trained.model, clip.to(settings.device)),
         "chance": chance(clips),
         "observed": [
             {"fraction": fraction, "top1": accuracy.at(fraction)[0], "top5": accuracy.at(fraction)[1]}
@@ -169,7 +157,7 @@ def _results(
 
 
 @torch.inference_mode()
-def milliseconds_per_frame(model: Any, clip: torch.Tensor, repeats: int = 3) -> float:
+def milliseconds_per_step(model: Any, clip: torch.Tensor, repeats: int = 3) -> float:
     """Median time of a step with one frame of one clip [T, C, H, W]; a first round is not counted."""
     taken = []
     for _ in range(1 + repeats):
@@ -192,7 +180,7 @@ def _references(results: Mapping[str, Any]) -> dict[str, list[float]]:
     return lines if best is None else {"best possible (top 1)": best, **lines}
 
 
-def _cells(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _accuracy_cells(results: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     best = results["ceiling_after_frame"]["top1"]
     header = ["observed", "top 1", "top 5", "most frequent class", *(["best possible"] if best else [])]
     lines = []
@@ -208,16 +196,14 @@ def _share(value: float) -> str:
     return f"{100 * value:.1f} %"
 
 
-def _cost(results: Mapping[str, Any]) -> str:
+def _cost_in_words(results: Mapping[str, Any]) -> str:
     return (
         f"{results['clips']:,} clips ({results['split']}); {results['parameters']:,} parameters, "
         f"{results['macs_per_frame'] / 1e6:,.1f} M MACs and {results['milliseconds_per_frame']:.2f} ms per frame"
     )
 
 
-def _markdown(results: Mapping[str, Any]) -> str:
-    header, lines = _cells(results)
-    table = [header, ["---"] + ["---:"] * (len(header) - 1), *lines]
-    rows = "\n".join(f"| {' | '.join(cells)} |" for cells in table)
+def _table_page(results: Mapping[str, Any]) -> str:
+    rows = markdown_table(*_accuracy_cells(results))
     where = f"on {results['device']}, {results['threads']} threads, one clip at a time"
-    return f"# Evaluation of {results['checkpoint']}\n\n{rows}\n\n{_cost(results)}, {where}.\n"
+    return f"# Evaluation of {results['checkpoint']}\n\n{rows}\n\n{_cost_in_words(results)}, {where}.\n"

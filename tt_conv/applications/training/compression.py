@@ -18,7 +18,7 @@ from tt_conv.applications.compression.report import CompressionReport
 from tt_conv.applications.output import OutputFolder, json_text, whole_folder
 from tt_conv.applications.training.settings import CompressionSettings
 from tt_conv.kernels.table import FORMATS
-from tt_conv.tables import text_table
+from tt_conv.tables import markdown_table, text_table
 
 
 @dataclass(frozen=True)
@@ -295,8 +295,7 @@ def _write_sweep(folder: Path, made: Sequence[Compressed], source: CompressionSo
     print(f"\n{text_table(header, rows)}", flush=True)
     contents = {"checkpoint": str(checkpoint), "budgets": {budget_name(one): one.to_json() for one in made}}
     (folder / "sweep.json").write_text(json_text(contents))
-    lines = [header, ["---"] * len(header), *rows]
-    table = "\n".join(f"| {' | '.join(cell.replace(chr(10), ' ') for cell in line)} |" for line in lines)
+    table = markdown_table([head.replace("\n", " ") for head in header], rows)
     (folder / "table.md").write_text(f"# Compression of {checkpoint}\n\n{table}\n")
     draw_curve(folder / "curve.png", made, source.quality_name, f"Compression of {Path(checkpoint).name}")
 

@@ -64,7 +64,7 @@ class DenseStart:
             input_kernel_size=cell.input_kernel_size,
             window=train.window,
             boundary=train.boundary,
-            data=[_moved(batch, like) for batch in self.batches()],
+            data=[_like_weights(batch, like) for batch in self.batches()],
         )
         self.target.to(like).train(model.training).load_state_dict(converted.state_dict())
         return report
@@ -168,7 +168,9 @@ def carry_over(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.Mo
         source, channels = old[origin[0]], origin[1]
         survivors.append(parameter)
         if source in optimizer.state:
-            states[parameter] = {key: _part(value, source, channels) for key, value in optimizer.state[source].items()}
+            states[parameter] = {
+                key: _carried_part(value, source, channels) for key, value in optimizer.state[source].items()
+            }
     (group,) = optimizer.param_groups
     options = {key: value for key, value in group.items() if key != "params"}
     group["params"] = survivors
@@ -177,7 +179,7 @@ def carry_over(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.Mo
     optimizer.add_param_group({**options, "params": fresh})
 
 
-def _part(value: Any, of: Tensor, channels: slice) -> Any:
+def _carried_part(value: Any, of: Tensor, channels: slice) -> Any:
     if not isinstance(value, Tensor):
         return value
     return value[:, channels].clone() if value.shape == of.shape and value.ndim > 1 else value.clone()
@@ -195,8 +197,8 @@ def _smaller_steps(optimizer: torch.optim.Optimizer, factor: float) -> Iterator[
         fresh["lr"] = rate
 
 
-def _moved(batch: Any, like: Tensor) -> Any:
+def _like_weights(batch: Any, like: Tensor) -> Any:
     """A batch on the device and in the dtype of the weights."""
     if isinstance(batch, tuple):
-        return tuple(_moved(part, like) for part in batch)
+        return tuple(_like_weights(part, like) for part in batch)
     return batch.to(like) if isinstance(batch, Tensor) else batch

@@ -3,16 +3,27 @@
 So a training that was killed and resumed, or that ran in several processes, sees what an undisturbed one sees.
 """
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
-from tt_conv.applications.training.trainable import Samples
-
 # What the random numbers are for: streams of one seed do not meet.
 ORDER, SAMPLING, CALIBRATION = 1, 2, 3
+
+
+class Samples(Protocol):
+    """The data of a training: samples by number, and those that the numbers stand for in an epoch."""
+
+    notes: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Any: ...
+
+    def draw(self, index: int, epoch: int, /) -> Any:
+        """The sample that number ``index`` stands for in an epoch of training: a function of both alone."""
 
 
 class EpochOfSamples(Dataset[tuple[int, Any]]):

@@ -20,7 +20,7 @@ from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.dense_start import calibration_batches
-from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples
+from tt_conv.applications.training.epochs import EpochBatches, EpochOfSamples, Samples
 from tt_conv.applications.training.one_pass import Outcome, quiet_lightning, stops_in_good_order
 from tt_conv.applications.training.plateau import PlateauSchedule
 from tt_conv.applications.training.settings import (
@@ -31,7 +31,7 @@ from tt_conv.applications.training.settings import (
     read_settings,
     settings_to_dict,
 )
-from tt_conv.applications.training.trainable import Samples, Trainable, trainable_of
+from tt_conv.applications.training.trainable import Trainable, trainable_of
 
 SETTINGS_FILE = "settings.yaml"
 _PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed", "64": "64-true"}

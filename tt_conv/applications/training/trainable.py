@@ -3,27 +3,15 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
+from tt_conv.applications.training.epochs import Samples
 from tt_conv.applications.training.settings import AnySettings, part_of_task
 
 if TYPE_CHECKING:
     from lightning.pytorch.callbacks import Callback
 
     from tt_conv.applications.training.by_recipe import TrainedByRecipe
-
-
-class Samples(Protocol):
-    """The data of a training: samples by number, and those that the numbers stand for in an epoch."""
-
-    notes: Sequence[str]
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, index: int, /) -> Any: ...
-
-    def draw(self, index: int, epoch: int, /) -> Any:
-        """The sample that number ``index`` stands for in an epoch of training: a function of both alone."""
 
 
 class Trainable(ABC):

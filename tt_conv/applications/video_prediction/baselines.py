@@ -1,5 +1,7 @@
 """Predictions that need no learning: what every model must beat."""
 
+from collections.abc import Callable, Mapping
+
 from torch import Tensor
 
 
@@ -63,3 +65,9 @@ def _repeated(frame: Tensor, future: int) -> Tensor:
     if future < 1:
         raise ValueError(f"future must be at least 1, got {future}")
     return frame.expand(-1, future, *frame.shape[2:])
+
+
+BASELINES: Mapping[str, Callable[[Tensor, int], Tensor]] = {
+    "copy the last frame": copy_last,
+    "mean frame": mean_frame,
+}

@@ -16,9 +16,9 @@ from tt_conv.applications.training.compression import compress_source, draw_curv
 from tt_conv.applications.training.demo import Demo, show_demo
 from tt_conv.applications.training.module import xavier_start
 from tt_conv.applications.training.one_pass import Outcome
-from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
+from tt_conv.applications.video_prediction.baselines import BASELINES
 from tt_conv.applications.video_prediction.compression_source import open_source
-from tt_conv.applications.video_prediction.evaluation import Predictor, evaluate, milliseconds_per_frame
+from tt_conv.applications.video_prediction.evaluation import evaluate, milliseconds_per_frame
 from tt_conv.applications.video_prediction.module import FramePrediction, start_at_mean
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 from tt_conv.applications.video_prediction.report import Row, judge, learned_table, results_table
@@ -26,9 +26,8 @@ from tt_conv.applications.video_prediction.settings import CompressionSettings, 
 from tt_conv.layers import FramePredictor
 from tt_conv.tables import text_table
 
-BASELINES: dict[str, Predictor] = {"copy the last frame": copy_last, "mean frame": mean_frame}
-PANELS = {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM", "mass_ratio": "predicted / true mass"}
-PANELS |= {"centre_distance": "centre of mass off by (px)"}
+DEMO_PANELS = {"mse": "MSE", "psnr": "PSNR (dB)", "ssim": "SSIM", "mass_ratio": "predicted / true mass"}
+DEMO_PANELS |= {"centre_distance": "centre of mass off by (px)"}
 PICTURED_SEQUENCES = 3
 TEST_BATCH = 16
 
@@ -163,7 +162,7 @@ def _draw_predictions(
 ) -> None:
     title = f"Moving-MNIST, {settings.given} frames given, {settings.future} predicted\n{_training(outcome, settings)}"
     with folder.new_file("curves.png") as file:
-        panels = {label: {row.name: row.metrics[metric] for row in rows} for metric, label in PANELS.items()}
+        panels = {label: {row.name: row.metrics[metric] for row in rows} for metric, label in DEMO_PANELS.items()}
         draw_curves(file, panels, list(BASELINES), x_label="predicted frame", title=title)
     examples = _examples(models, test_set, settings)
     with folder.new_file("strips.png") as file:

@@ -1,10 +1,9 @@
 """Evaluate a trained network on held-out sequences: ``tt-conv evaluate``."""
 
 import math
-import platform
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +12,23 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from tt_conv._version import __version__
 from tt_conv.applications.data.sequences import SequenceDataset
-from tt_conv.applications.output import OutputFolder, json_text
+from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.pictures import draw_animation, draw_curves, draw_strips
 from tt_conv.applications.training.checkpoint import Trained
 from tt_conv.applications.training.devices import checked_device
+from tt_conv.applications.training.evaluation import facts_of, write_evaluation
 from tt_conv.applications.training.settings import with_changes
-from tt_conv.applications.video_prediction.baselines import copy_last, mean_frame
+from tt_conv.applications.video_prediction.baselines import BASELINES
 from tt_conv.applications.video_prediction.checkpoint import load_predictor
 from tt_conv.applications.video_prediction.evaluation import Predictor, milliseconds_per_frame
 from tt_conv.applications.video_prediction.metrics import CONVENTIONS, MASS_MEASURES, FrameMetrics, Measure
 from tt_conv.applications.video_prediction.open_data import open_data
 from tt_conv.applications.video_prediction.perceptual import lpips_distance
-from tt_conv.applications.video_prediction.published_figures import differences, markdown_table, tables_for
+from tt_conv.applications.video_prediction.published_figures import differences, tables_for
 from tt_conv.applications.video_prediction.settings import EvaluationSettings
-from tt_conv.tables import text_table
+from tt_conv.tables import markdown_table, text_table
 
-BASELINES: Mapping[str, Predictor] = {"copy the last frame": copy_last, "mean frame": mean_frame}
 PANELS = {"mse_sum": "MSE per frame (sum)", "mae_sum": "MAE per frame (sum)", "psnr": "PSNR (dB)", "ssim": "SSIM"}
 _HEADS = {"mse": "MSE x 1e-3", "mse_sum": "MSE sum", "mae_sum": "MAE sum", "psnr": "PSNR dB", "ssim": "SSIM"}
 _PICTURED = 3
@@ -77,38 +75,35 @@ def run_evaluation(
     >>> len(results["horizons"])
     1
     """
-    settings = settings or EvaluationSettings()
-    settings = _checked(settings)
+    settings = _checked_settings(settings or EvaluationSettings())
     trained = load_predictor(checkpoint, recipe, channels)
     chosen = with_changes(trained.settings.data, dict(data or {}))
     lpips = lpips_distance(settings.device) if settings.lpips else None
     futures = settings.futures or [chosen.future]
     sets = {future: open_data(chosen, settings.split, future=future) for future in futures}
     _check_frames(trained, sets[futures[0]][0], str(checkpoint))
-    folder = (
-        OutputFolder.with_free_name("tt-conv-evaluation", all_or_nothing=True)
-        if out is None
-        else OutputFolder(out, all_or_nothing=True)
-    )
-    with folder:
+
+    def measure(folder: OutputFolder) -> tuple[dict[str, Any], str]:
         model = trained.model.to(settings.device)
-        results: dict[str, Any] = _about(trained, checkpoint, settings)
+        conventions = {name: text for name, text in CONVENTIONS.items() if name not in MASS_MEASURES}
+        results = {
+            **facts_of(trained, checkpoint, settings.device),
+            "conventions": conventions,
+            "horizons": [],
+        }
         for future, sequences in sets.items():
             for note in sequences.notes:
                 print(f"  {note}")
             scored = _score(model, sequences, chosen.given, future, settings, lpips)
             results["horizons"].append(_horizon(scored, trained, replace(chosen, future=future), sequences, settings))
-            print(f"\n{_text(results['horizons'][-1])}\n", flush=True)
-            _draw(folder, trained, sequences, chosen.given, future, scored, settings)
-        with folder.new_file("results.json") as file:
-            file.write_text(json_text(results))
-        with folder.new_file("table.md") as file:
-            file.write_text(_markdown(results, [replace(chosen, future=future) for future in futures]))
-    print(f"results.json, table.md, curves, strips and animations are in {folder.path}")
-    return results
+            print(f"\n{_horizon_in_words(results['horizons'][-1])}\n", flush=True)
+            _draw_scored(folder, trained, sequences, chosen.given, future, scored, settings)
+        return results, _page(results, [replace(chosen, future=future) for future in futures])
+
+    return write_evaluation(out, measure, "curves, strips and animations")
 
 
-def _checked(settings: EvaluationSettings) -> EvaluationSettings:
+def _checked_settings(settings: EvaluationSettings) -> EvaluationSettings:
     futures = settings.futures
     if futures is not None and (not futures or min(futures) < 1):
         raise ValueError(f"future must be numbers of frames, each at least 1, such as [10,30]; got {[*futures]}")
@@ -129,23 +124,6 @@ def _check_frames(trained: Trained, sequence: Tensor, checkpoint: str) -> None:
         raise ValueError(
             f"{checkpoint} needs frames whose sides {patch} divides, got {sides}: choose them with --data.size"
         )
-
-
-def _about(trained: Trained, checkpoint: Path | str, settings: EvaluationSettings) -> dict[str, Any]:
-    device = torch.device(settings.device)
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"CPU ({platform.machine()})"
-    return {
-        "tt_conv": __version__,
-        "torch": torch.__version__,
-        "device": name,
-        "threads": torch.get_num_threads(),
-        "checkpoint": str(checkpoint),
-        "model": asdict(trained.settings.model),
-        "epochs_done": trained.epochs_done,
-        "sequences_seen": trained.sequences_seen,
-        "conventions": {name: text for name, text in CONVENTIONS.items() if name not in MASS_MEASURES},
-        "horizons": [],
-    }
 
 
 @torch.inference_mode()
@@ -199,7 +177,7 @@ def _horizon(
     }
 
 
-def _cells(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
+def _score_cells(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     heads = dict(_HEADS) | ({"lpips": "LPIPS"} if "lpips" in rows["model"]["mean"] else {})
     shapes = {"mse": ("{:.2f}", 1e3), "ssim": ("{:.4f}", 1), "lpips": ("{:.4f}", 1)}
     lines = []
@@ -209,31 +187,31 @@ def _cells(rows: Mapping[str, Any]) -> tuple[list[str], list[list[str]]]:
     return ["", *heads.values()], lines
 
 
-def _text(horizon: Mapping[str, Any]) -> str:
-    header, lines = _cells(horizon["rows"])
+def _horizon_in_words(horizon: Mapping[str, Any]) -> str:
+    header, lines = _score_cells(horizon["rows"])
     return "\n".join(
         [
             f"{horizon['given']} frames given, {horizon['future']} predicted, {horizon['sequences']:,} sequences:",
             text_table(header, lines),
-            _cost(horizon),
+            _speed_in_words(horizon),
         ]
     )
 
 
-def _cost(horizon: Mapping[str, Any]) -> str:
+def _speed_in_words(horizon: Mapping[str, Any]) -> str:
     return (
         f"{horizon['parameters']:,} parameters, {horizon['macs_per_frame'] / 1e6:,.1f} M MACs per frame, "
         f"{horizon['frames_per_second']:.1f} frames per second in batches of {horizon['frames_per_second_batch']}"
     )
 
 
-def _markdown(results: Mapping[str, Any], data: Sequence[Any]) -> str:
+def _page(results: Mapping[str, Any], data: Sequence[Any]) -> str:
     parts = [f"# Evaluation of {results['checkpoint']}"]
     for horizon, settings in zip(results["horizons"], data, strict=True):
         parts.append(f"## {horizon['given']} -> {horizon['future']}")
-        parts.append(markdown_table(*_cells(horizon["rows"])))
+        parts.append(markdown_table(*_score_cells(horizon["rows"])))
         parts.append(
-            f"Means over the predicted frames of {horizon['sequences']:,} sequences. {_cost(horizon)}, "
+            f"Means over the predicted frames of {horizon['sequences']:,} sequences. {_speed_in_words(horizon)}, "
             f"on {results['device']}, {results['threads']} threads."
         )
         tables = tables_for(settings, horizon["future"])
@@ -247,7 +225,7 @@ def _markdown(results: Mapping[str, Any], data: Sequence[Any]) -> str:
 
 
 @torch.inference_mode()
-def _draw(
+def _draw_scored(
     folder: OutputFolder,
     trained: Trained,
     sequences: SequenceDataset,

@@ -7,6 +7,7 @@ from functools import cache
 from importlib.resources import files
 
 from tt_conv.applications.video_prediction.settings import DataSettings
+from tt_conv.tables import markdown_table
 
 # Su et al.: up to 500 epochs of 10,000 sequences.
 PUBLISHED_TRAINING = 500 * 10_000
@@ -48,20 +49,6 @@ class PublishedTable:
                 markdown_table(["", *self.columns], cells),
             ]
         )
-
-
-def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Lay out cells as a table in Markdown, numbers to the right.
-
-    Examples
-    --------
-    >>> print(markdown_table(["", "MSE"], [["copy", "1.5"]]))
-    |  | MSE |
-    | --- | ---: |
-    | copy | 1.5 |
-    """
-    rule = ["---", *["---:"] * (len(header) - 1)]
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in (header, rule, *rows))
 
 
 @cache

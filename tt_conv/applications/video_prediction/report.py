@@ -98,7 +98,7 @@ def judge(rows: Sequence[Row], frame: int = 3) -> dict[str, Learned]:
 def results_table(rows: Sequence[Row]) -> str:
     """The table of models and baselines, metrics as means over the predicted frames."""
     header = ["", "parameters", "MACs\nper frame", "ms\nper frame", "MSE\nx 1e-3", "PSNR\ndB", "SSIM"]
-    return text_table([*header, "mass off\nby", "centre off\nby"], [_cells(row) for row in rows])
+    return text_table([*header, "mass off\nby", "centre off\nby"], [_row_cells(row) for row in rows])
 
 
 def learned_table(learned: Mapping[str, Learned]) -> str:
@@ -125,7 +125,7 @@ def learned_table(learned: Mapping[str, Learned]) -> str:
     )
 
 
-def _cells(row: Row) -> list[str]:
+def _row_cells(row: Row) -> list[str]:
     return [
         row.name,
         "-" if row.parameters is None else f"{row.parameters:,}",
