@@ -96,11 +96,13 @@ def _judge_terms(
         return
     if not any(terms) and not output:
         verdict.open.append("no modes at all")
+    if len(set(output or "")) < len((output or "").replace("...", ".")):
+        verdict.refused.append(f"a letter twice in the output {output!r}")
     for term in (*terms, output or ""):
         letters = term.replace("...", "", 1)
         if "." in letters or "," in letters:
             verdict.refused.append(f"term {term!r}")
-        if len(set(letters)) < len(letters):
+        if len(set(letters)) < len(letters) and convolved:
             verdict.refused.append(f"a letter twice in {term!r}")
         if "..." in term and not term.startswith("..."):
             verdict.open.append("an ellipsis that does not lead")
@@ -131,9 +133,11 @@ def _judge_sizes(
 ) -> None:
     parsed = parse(f"{','.join(terms)}->{output or ''}", [len(shape) for shape in shapes])
     seen: dict[str, set[int]] = {}
-    for names, shape in zip(parsed.inputs, shapes, strict=True):
+    for term, names, shape in zip(terms, parsed.inputs, shapes, strict=True):
         for name, size in zip(names, shape, strict=True):
             seen.setdefault(name, set()).add(size)
+        if len(set(zip(names, shape, strict=True))) > len(set(names)):
+            verdict.refused.append(f"a diagonal of unequal sides in {term!r}")
     for name, sizes in seen.items():
         if name in convolved:
             if 0 in sizes:

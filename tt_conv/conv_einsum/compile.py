@@ -132,7 +132,11 @@ def compile_steps(network: Network, usage: Usage, steps: Steps) -> Program:
         network,
         usage,
         steps,
-        tuple((i, Drop(o.dropped, o.summed)) for i, o in enumerate(network.operands) if o.dropped),
+        tuple(
+            (i, Drop(o.diagonals, o.dropped, o.summed))
+            for i, o in enumerate(network.operands)
+            if o.diagonals or o.dropped
+        ),
         tuple(instructions),
         tuple(lowered_steps),
         last,

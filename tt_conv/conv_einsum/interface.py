@@ -55,7 +55,8 @@ def conv_einsum(
     equation : str
         One letter per mode. A convolved mode may have another size in every operand, must be in the output
         and needs at least two operands that carry it. ``...`` stands for shared batch modes. Without ``|`` it
-        is an ordinary einsum, whose output may be left out.
+        is an ordinary einsum and means what it means for ``torch.einsum``, which takes diagonals (``ii->i``), axes of
+        size 1 against longer ones, ``...`` that the output leaves out, and no output.
     *operands : Tensor
         Of one floating or complex dtype and on one device.
     stride, dilation : int or dict by mode

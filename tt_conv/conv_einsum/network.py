@@ -1,5 +1,6 @@
 """An equation bound to the shapes of its operands."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,18 +22,21 @@ class Operand:
     shape : tuple of int
         As the caller gives it.
     modes : tuple of str
-        The modes that it keeps, in its own order.
+        The modes that it keeps, in its own order but for diagonals, which come last.
     dropped : tuple of int
-        Axes that go before the first step: modes that nothing else carries are summed over, and axes of
-        size 1 that ``...`` broadcasts are squeezed.
+        Axes that go before the first step, of what diagonals leave: modes that nothing else carries are summed
+        over, and axes of size 1 that are broadcast are squeezed.
     summed : bool
         Whether any dropped axis is summed over.
+    diagonals : tuple of (int, int)
+        Pairs of axes of one mode, each of which becomes one last axis, one pair after the other.
     """
 
     shape: Shape
     modes: tuple[str, ...]
     dropped: tuple[int, ...] = ()
     summed: bool = False
+    diagonals: tuple[tuple[int, int], ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +89,7 @@ def bind(equation: Equation, shapes: Sequence[Shape], options: Options) -> Netwo
     Raises
     ------
     ConvEinsumError
-        For a wrong number of operands or of axes, sizes that disagree or are zero, options that do not fit,
+        For a wrong number of operands or of axes, sizes that disagree, or are zero beside convolved modes, options that do not fit,
         or an output without elements.
     """
     check_modes(equation, options)
@@ -100,7 +104,7 @@ def bind(equation: Equation, shapes: Sequence[Shape], options: Options) -> Netwo
         mode: convolved_mode(equation, mode, tuple(sizes_by_operand[mode]), options) for mode in equation.convolved
     }
     output = tuple(_expand(equation.output.modes, _ellipsis_modes(equation, shapes)))
-    needed = [*(mode for modes in named for mode, _, keep in modes if keep), *output]
+    needed = [*(mode for axes in named for mode in {mode for mode, _, keep in axes if keep}), *output]
     operands = tuple(_operand(tuple(shape), modes, needed) for shape, modes in zip(shapes, named, strict=True))
     return Network(equation, options, operands, output, sizes, convolved)
 
@@ -134,7 +138,11 @@ def _expand(modes: Sequence[str], ellipsis: Sequence[str]) -> Iterator[str]:
 
 
 def _name_axes(equation: Equation, shapes: Sequence[Shape]) -> list[list[_Axis]]:
-    """Give every axis of every operand its mode."""
+    """Give every axis of every operand its mode.
+
+    Axes of size 1 are broadcast along the modes of ``...``, and along every mode if nothing is convolved, as
+    ``torch.einsum`` does.
+    """
     for i, (term, shape) in enumerate(zip(equation.operands, shapes, strict=True)):
         has_ellipsis = ELLIPSIS in term.modes
         letters = len(term.modes) - has_ellipsis
@@ -147,14 +155,16 @@ def _name_axes(equation: Equation, shapes: Sequence[Shape]) -> list[list[_Axis]]
             )
     ellipsis = _ellipsis_modes(equation, shapes)
     broadcast = dict.fromkeys(ellipsis, 1)
+    if not equation.convolved:
+        broadcast.update(dict.fromkeys((mode for term in equation.operands for mode in term.modes), 1))
     named = []
     for term, shape in zip(equation.operands, shapes, strict=True):
         missing = len(ellipsis) - (len(shape) - len(term.modes) + 1)
         modes = list(_expand(term.modes, ellipsis[missing:] if ELLIPSIS in term.modes else ()))
         named.append(list(zip(modes, shape, strict=True)))
         for mode, size in named[-1]:
-            if mode in broadcast:
-                broadcast[mode] = max(broadcast[mode], size)
+            if mode in broadcast and size != 1:
+                broadcast[mode] = size
     return [[(mode, size, size != 1 or broadcast.get(mode, 1) == 1) for mode, size in axes] for axes in named]
 
 
@@ -165,7 +175,14 @@ def _sizes(equation: Equation, named: Sequence[Sequence[_Axis]]) -> tuple[dict[s
     convolved = {mode: [0] * len(named) for mode in equation.convolved}
     for i, axes in enumerate(named):
         for mode, size, keep in axes:
-            if size < 1:
+            if {other for name, other, _ in axes if name == mode} != {size}:
+                raise ConvEinsumError(
+                    f"operand {i} names {_name(equation, mode)} twice, which is its diagonal, for axes of different "
+                    f"sizes: {[other for name, other, _ in axes if name == mode]}",
+                    equation.text,
+                    _place(equation, i, mode),
+                )
+            if size < 1 and equation.convolved:
                 raise ConvEinsumError(
                     f"operand {i} has size {size} along {_name(equation, mode)}; every mode needs at least one element",
                     equation.text,
@@ -198,7 +215,20 @@ def _name(equation: Equation, mode: str) -> str:
 
 def _operand(shape: Shape, axes: Sequence[_Axis], needed: Sequence[str]) -> Operand:
     """Decide which axes an operand keeps; ``needed`` names the modes of all operands and of the output."""
+    axes, diagonals = _diagonals(axes)
     alone = {mode for mode, _, keep in axes if keep and needed.count(mode) == 1}
     dropped = tuple(axis for axis, (mode, _, keep) in enumerate(axes) if not keep or mode in alone)
     modes = tuple(mode for axis, (mode, _, _) in enumerate(axes) if axis not in dropped)
-    return Operand(shape, modes, dropped, bool(alone))
+    return Operand(shape, modes, dropped, bool(alone), diagonals)
+
+
+def _diagonals(axes: Sequence[_Axis]) -> tuple[list[_Axis], tuple[tuple[int, int], ...]]:
+    """Take diagonals until no mode is left twice; return the axes that are left, and the pairs."""
+    axes = list(axes)
+    pairs = []
+    while repeated := [mode for mode, count in Counter(mode for mode, _, _ in axes).items() if count > 1]:
+        first, second = [axis for axis, (mode, _, _) in enumerate(axes) if mode == repeated[0]][:2]
+        pairs.append((first, second))
+        axes.append(axes[first])
+        del axes[second], axes[first]
+    return axes, tuple(pairs)

@@ -55,13 +55,27 @@ def reshaped(x: str, shape: Ints | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Drop:
-    """Drop axes of an operand: sum over them, or squeeze them if all have size 1."""
+    """Drop axes of an operand: take diagonals, then sum over axes, or squeeze them if all have size 1.
 
+    Parameters
+    ----------
+    diagonals : tuple of (int, int)
+        Pairs of axes, taken one pair after the other; the diagonal becomes the last axis.
+    axes : tuple of int
+        Of what the diagonals leave.
+    summed : bool
+        Whether the axes are summed over.
+    """
+
+    diagonals: tuple[tuple[int, int], ...]
     axes: Ints
     summed: bool
 
     def code(self, x: str) -> str:
         """Return the expression that drops axes of ``x``."""
+        x += "".join(f".diagonal(0, {first}, {second})" for first, second in self.diagonals)
+        if not self.axes:
+            return x
         return f"{x}.sum({self.axes})" if self.summed else f"{x}.squeeze({self.axes})"
 
 

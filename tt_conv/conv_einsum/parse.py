@@ -45,8 +45,9 @@ def parse(text: str) -> Equation:
     text : str
         Modes of each operand, one letter each, separated by commas; ``->`` and the modes of the output;
         ``|`` and the convolved modes. Spaces are ignored. Without ``|`` nothing is convolved, and then the
-        output may be left out: it is the modes that occur once, in alphabetical order. ``...`` stands for
-        shared batch modes.
+        output may be left out: it is the modes that occur once, in alphabetical order; a mode may be named twice
+        in one operand, which is its diagonal; and ``...``, which stands for shared batch modes, may be left out of
+        the output, which sums over them.
 
     Returns
     -------
@@ -61,7 +62,7 @@ def parse(text: str) -> Equation:
     operands = _terms(sections[0])
     convolved = _convolved(text, sections[2], operands)
     if sections[1] is not None:
-        output = _output(text, sections[1], operands)
+        output = _output(text, sections[1], operands, ordinary=sections[2] is None)
     elif sections[2] is None:
         output = _implicit_output(operands)
     else:
@@ -128,12 +129,12 @@ def _terms(tokens: _Tokens) -> tuple[Term, ...]:
     return tuple(map(_term, terms))
 
 
-def _output(text: str, tokens: _Tokens, operands: tuple[Term, ...]) -> Term:
-    """Check that the output is one term, of modes that operands carry."""
+def _output(text: str, tokens: _Tokens, operands: tuple[Term, ...], ordinary: bool) -> Term:
+    """Check that the output is one term, of modes that operands carry; in an ordinary einsum '...' may be empty."""
     for token, place in tokens:
         if token == ",":
             raise ConvEinsumError("there is one output, so no comma can follow '->'", text, place)
-        if not any(token in term.modes for term in operands):
+        if not any(token in term.modes for term in operands) and not (ordinary and token == ELLIPSIS):
             what = "'...'" if token == ELLIPSIS else f"the mode {token!r}"
             raise ConvEinsumError(f"the output names {what}, which no operand carries", text, place)
     return _term(tokens)
@@ -167,13 +168,15 @@ def _convolved(text: str, tokens: _Tokens | None, operands: tuple[Term, ...]) ->
 
 
 def _check_terms(equation: Equation) -> None:
-    """Check that no term names a mode twice and that '...' reaches the output."""
+    """Check that no term names a mode twice and that '...' reaches the output; without convolved modes operands may."""
     names = [f"operand {i}" for i in range(len(equation.operands))] + ["the output"]
     for name, term in zip(names, (*equation.operands, equation.output), strict=True):
         for i, mode in enumerate(term.modes):
-            if mode in term.modes[:i]:
-                raise ConvEinsumError(f"{name} names the mode {mode!r} twice", equation.text, term.places[i])
-        if ELLIPSIS in term.modes and ELLIPSIS not in equation.output.modes:
+            allowed = not equation.convolved and term is not equation.output and mode != ELLIPSIS
+            if mode in term.modes[:i] and not allowed:
+                what = "'...'" if mode == ELLIPSIS else f"the mode {mode!r}"
+                raise ConvEinsumError(f"{name} names {what} twice", equation.text, term.places[i])
+        if equation.convolved and ELLIPSIS in term.modes and ELLIPSIS not in equation.output.modes:
             raise ConvEinsumError(
                 f"{name} has '...', so the output needs it too: its modes are kept as batch modes",
                 equation.text,
