@@ -2,8 +2,10 @@
 
 import json
 import math
+import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import count
@@ -95,13 +97,44 @@ class OutputFolder:
     @contextmanager
     def new_file(self, name: str) -> Iterator[Path]:
         """Give a temporary path to write to; it takes its name once it has been written without an error."""
-        partial = self.path / f".partial-{name}"
-        try:
+        with replaced_file(self.path / name) as partial:
             yield partial
-            partial.replace(self.path / name)
-            self._written.append(self.path / name)
-        finally:
-            partial.unlink(missing_ok=True)
+        self._written.append(self.path / name)
+
+
+@contextmanager
+def replaced_file(path: Path, *, to_disk: bool = False, several_writers: bool = False) -> Iterator[Path]:
+    """Give a temporary path beside a file; what is written there takes its place as a whole, or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file, old or new.
+    to_disk : bool
+        Bring the content to the disk first, for what must survive a loss of power.
+    several_writers : bool
+        Other processes and threads may write the same file, so that each needs a name of its own; what one that is
+        killed leaves is not written over then.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as place:
+    ...     with replaced_file(Path(place, "table.txt")) as partial:
+    ...         _ = partial.write_text("1 2 3")
+    ...     [written.name for written in Path(place).iterdir()]
+    ['table.txt']
+    """
+    own = f"{os.getpid()}-{threading.get_ident()}-" if several_writers else ""
+    partial = path.with_name(f".partial-{own}{path.name}")
+    try:
+        yield partial
+        if to_disk:
+            with partial.open("rb+") as file:
+                os.fsync(file.fileno())
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 @contextmanager

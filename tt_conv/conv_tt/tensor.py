@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from tt_conv.runtime.formats import CONVOLUTIONS
+
 Window = Literal["sliding", "fixed"]
 _WINDOWS: Final[tuple[Window, ...]] = get_args(Window)
-
-_CONVOLUTION = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 
 def check_window(window: str) -> Window:
@@ -307,7 +307,7 @@ def _compose(core: Tensor, value: Tensor) -> Tensor:
     images = value.flatten(1, 2).movedim(1, 0)
     weight = core.flip(tuple(range(2, core.ndim)))
     with _exact_float32(value):
-        composed = _CONVOLUTION[dim](images, weight, padding=tuple(k - 1 for k in core.shape[2:]))
+        composed = CONVOLUTIONS[dim](images, weight, padding=tuple(k - 1 for k in core.shape[2:]))
     return composed.movedim(0, 1).unflatten(1, (inputs, frames))
 
 

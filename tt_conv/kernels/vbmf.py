@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 _GRID = 2000
-_GOLDEN = (math.sqrt(5) - 1) / 2
 
 
 def evbmf_rank(singular_values: Tensor, rows: int, columns: int) -> int:
@@ -83,15 +82,14 @@ def evbmf_threshold(ratio: float) -> float:
         return sum(math.log1p(z) / z - 0.5 for z in (tau, tau / ratio))
 
     # The condition falls from 1 to -1; its zero lies near 2.5 sqrt(ratio).
-    low, high = 1e-3 * math.sqrt(ratio), 10.0
-    for _ in range(200):
-        middle = (low + high) / 2
-        low, high = (middle, high) if condition(middle) > 0 else (low, middle)
-    return (1 + low) * (1 + ratio / low)
+    from scipy import optimize  # a dependency of TensorLy; it takes a moment to import
+
+    zero = float(optimize.brentq(condition, 1e-3 * math.sqrt(ratio), 10.0, xtol=1e-15))
+    return (1 + zero) * (1 + ratio / zero)
 
 
 def _noise_variance(energy: Tensor, ratio: float, threshold: float) -> float:
-    """Return the variance that minimizes the free energy, found on a grid and refined by golden section."""
+    """Return the variance that minimizes the free energy, found on a grid and refined."""
     smaller = len(energy)
     kept = math.ceil(smaller / (1 + ratio)) - 1
     low = math.log(max(float(energy[kept]) / threshold, float(energy[kept:].mean())))
@@ -100,12 +98,15 @@ def _noise_variance(energy: Tensor, ratio: float, threshold: float) -> float:
         return math.exp(high)
     grid = torch.linspace(low, high, _GRID, dtype=torch.float64)
     best = int(_free_energy(energy, grid, ratio, threshold).argmin())
-    low, high = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
-    for _ in range(60):
-        inner = torch.tensor([high - _GOLDEN * (high - low), low + _GOLDEN * (high - low)]).double()
-        left, right = _free_energy(energy, inner, ratio, threshold)
-        low, high = (low, float(inner[1])) if left < right else (float(inner[0]), high)
-    return math.exp((low + high) / 2)
+    from scipy import optimize
+
+    around = float(grid[max(best - 1, 0)]), float(grid[min(best + 1, _GRID - 1)])
+
+    def free_energy(log_variance: float) -> float:
+        return float(_free_energy(energy, energy.new_tensor([log_variance]), ratio, threshold))
+
+    found = optimize.minimize_scalar(free_energy, bounds=around, method="bounded", options={"xatol": 1e-10})
+    return math.exp(float(found.x))
 
 
 def _free_energy(energy: Tensor, log_variance: Tensor, ratio: float, threshold: float) -> Tensor:

@@ -3,13 +3,13 @@
 import hashlib
 import json
 import os
-import threading
 from pathlib import Path
 
 import numpy as np
 
 from tt_conv.applications.data.folders import frame_files
 from tt_conv.applications.data.frames import decode
+from tt_conv.applications.output import replaced_file
 
 _HEADER = 128  # bytes; the frames follow, and their number is known only then
 # Goes up when files are read otherwise than before, so that what was decoded then is not taken for the same.
@@ -65,16 +65,11 @@ def decoded_file(
             f"cannot make the cache folder {folder} ({error.strerror}): choose another with cache"
         ) from error
     # Two names of one video may be decoded side by side.
-    partial = path.with_name(f".partial-{os.getpid()}-{threading.get_ident()}-{path.name}")
-    try:
+    with replaced_file(path, several_writers=True) as partial:
         found = _write_decoded(partial, video, size, channels)
         if found:
-            partial_notes = partial.with_suffix(".json")
-            partial_notes.write_text(json.dumps(found))
-            partial_notes.replace(said)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+            with replaced_file(said, several_writers=True) as partial_notes:
+                partial_notes.write_text(json.dumps(found))
     if notes is not None:
         notes += found
     return path

@@ -14,6 +14,7 @@ from tqdm import tqdm
 from tt_conv.applications.data.cache import READING, state_of
 from tt_conv.applications.data.errors import UnusableFile
 from tt_conv.applications.data.frames import frames_of
+from tt_conv.applications.output import replaced_file
 
 T = TypeVar("T")
 
@@ -66,17 +67,14 @@ def _remembered(path: Path) -> dict[str, ExaminedClip]:
 
 
 def _remember(path: Path, known: dict[str, ExaminedClip]) -> None:
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps({key: asdict(found) for key, found in known.items()}))
-        partial.replace(path)
+        with replaced_file(path, several_writers=True) as partial:
+            partial.write_text(json.dumps({key: asdict(found) for key, found in known.items()}))
     except OSError as error:
         raise type(error)(
             f"cannot write to the cache folder {path.parent} ({error.strerror}): choose another with cache"
         ) from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _key(video: Path, base: Path) -> str | None:

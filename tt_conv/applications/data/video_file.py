@@ -1,6 +1,5 @@
 """Video files, read and written with PyAV."""
 
-import os
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from tt_conv.applications.data.containers import damage
 from tt_conv.applications.data.errors import EMPTY_SECTOR, UnusableFile
 from tt_conv.applications.data.frame import UPRIGHT, Frame, Pose
+from tt_conv.applications.output import replaced_file
 
 _CODECS = {".mp4": "libx264", ".avi": "mpeg4", ".webm": "libvpx-vp9", ".mkv": "libx264", ".mov": "libx264"}
 _REMEDY = "replace it, or leave it out with broken=skip"
@@ -286,14 +286,10 @@ def write_video(
         raise ValueError(f"{path}: no known kind of video; the name may end in {', '.join(_CODECS)}")
     frames = np.pad(frames, ((0, 0), (0, frames.shape[1] % 2), (0, frames.shape[2] % 2), (0, 0)), mode="edge")
     frames = np.ascontiguousarray(frames.repeat(3, axis=-1) if frames.shape[-1] == 1 else frames)
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
-    try:
+    with replaced_file(path, several_writers=True) as partial:
         _encode(
             partial, frames, Fraction(rate).limit_denominator(1000), codec or _CODECS[path.suffix.lower()], pixel_format
         )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _encode(path: Path, frames: NDArray[np.uint8], rate: Fraction, codec: str, pixel_format: str | None) -> None:

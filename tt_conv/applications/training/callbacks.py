@@ -2,7 +2,6 @@
 
 import csv
 import io
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -14,22 +13,10 @@ import torch
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from tqdm import tqdm
 
+from tt_conv.applications.output import replaced_file
 from tt_conv.applications.training.by_recipe import TrainedByRecipe
 
 BEST, LAST = "best.ckpt", "last.ckpt"
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file under a temporary name, bring it to the disk, and rename it: it is whole or not there."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 class Checkpoints(Checkpoint):
@@ -65,7 +52,8 @@ class Checkpoints(Checkpoint):
             buffer = io.BytesIO()
             torch.save(state, buffer)
             for name in [BEST] * better + [LAST]:
-                write_whole(self.folder / name, buffer.getvalue())
+                with replaced_file(self.folder / name, to_disk=True) as partial:
+                    partial.write_bytes(buffer.getvalue())
         trainer.strategy.barrier()
 
 
@@ -107,7 +95,8 @@ class History(Callback):
             writer = csv.DictWriter(text, [*self.rows[0]], lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
-            write_whole(self.folder / "history.csv", text.getvalue().encode())
+            with replaced_file(self.folder / "history.csv", to_disk=True) as partial:
+                partial.write_bytes(text.getvalue().encode())
 
 
 class RunBar(Callback):

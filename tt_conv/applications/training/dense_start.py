@@ -21,8 +21,8 @@ from tt_conv.layers import ConvTTLSTMCell
 
 CALIBRATION_SAMPLES, CALIBRATION_BATCH = 32, 8
 # Adam's first steps have full size whatever the gradient is, and the factors begin where the conversion put them. On
-# the task of benchmarks/video_prediction/frontier.py (width 32, three seeds) a warm-up of 1, 20 or 60 steps ended alike,
-# so that its length is not critical there.
+# the task of benchmarks/video_prediction/frontier.py (width 32, three seeds) a warm-up of 1, 20 or 60 steps ended
+# alike, so that its length is not critical there.
 WARM_UP_STEPS = 20
 
 

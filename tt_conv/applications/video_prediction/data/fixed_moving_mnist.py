@@ -11,6 +11,7 @@ from tt_conv.applications.data.own_videos import array_clips, settle
 from tt_conv.applications.data.pixels import ValueRange
 from tt_conv.applications.data.splits import SPLITS, Split, check_split
 from tt_conv.applications.data.windows import ClipWindows
+from tt_conv.applications.output import replaced_file
 from tt_conv.applications.video_prediction.moving_mnist import MovingMNIST
 
 # Sequences and frames of the published protocol: 10 given; 10 to predict in training, 10 and 30 in test.
@@ -171,15 +172,11 @@ def _claim(path: Path, protocol: Mapping[str, object]) -> None:
 
 
 def _write_sequences(path: Path, sequences: MovingMNIST) -> None:
-    partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     shape = (len(sequences), sequences.frames, *sequences.size)
-    try:
+    with replaced_file(path, several_writers=True) as partial:
         stored = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
         for first in range(0, len(sequences), _CHUNK):
             for number in range(first, min(first + _CHUNK, len(sequences))):
                 stored[number] = sequences[number].mul(255).round().byte().squeeze(1).numpy()
         stored.flush()
         del stored
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
