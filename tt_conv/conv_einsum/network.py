@@ -89,8 +89,8 @@ def bind(equation: Equation, shapes: Sequence[Shape], options: Options) -> Netwo
     Raises
     ------
     ConvEinsumError
-        For a wrong number of operands or of axes, sizes that disagree, or are zero beside convolved modes, options that do not fit,
-        or an output without elements.
+        For a wrong number of operands or of axes, sizes that disagree, or are zero beside convolved modes, options
+        that do not fit, or an output of convolved modes without elements.
     """
     check_modes(equation, options)
     if len(shapes) != len(equation.operands):
