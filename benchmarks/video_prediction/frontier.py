@@ -8,10 +8,10 @@ training), each row from the same seeds, which set the weights and the sequences
 ``training.dense_start: 0.25``: a ConvLSTM of the same width for the first 150 steps, then the ConvTT-LSTM that it is
 converted to for the other 450. The learning rate was not tuned for any of the rows.
 
-A row shows the mean over the seeds that the file holds (column ``seeds``) of the MSE (x 1e-3, per pixel) of the 4 predicted frames of 256 held-out sequences
-of digits that no training saw, the standard deviation between the seeds behind it, and the worst of them. ``time`` is
-the processor time of the training, conversion included, over that of the ConvLSTM of 32 channels (medians over the
-seeds), one thread each, on a machine that did other things too.
+A row shows the mean over the seeds that the file holds (column ``seeds``) of the MSE (x 1e-3, per pixel) of the 4
+predicted frames of 256 held-out sequences of digits that no training saw, the standard deviation between the seeds
+behind it, and the worst of them. ``time`` is the processor time of the training, conversion included, over that of
+the ConvLSTM of 32 channels (medians over the seeds), one thread each, on a machine that did other things too.
 
 The budget is a tiny share of a full training: the curves compare the three under it, and say nothing about a training
 of full length.
