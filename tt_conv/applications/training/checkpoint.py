@@ -124,6 +124,13 @@ class Trained(Account):
     ----------
     model : nn.Module
         In evaluation mode, on the CPU.
+
+    Examples
+    --------
+    >>> from tt_conv.applications.training import load_trained
+    >>> trained = load_trained("pretrained")
+    >>> trained.settings.task, trained.channels, trained.classes
+    ('video_prediction', 1, ())
     """
 
     model: Any

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from tt_conv.checks import kernel_size_per_level, positive_int
-from tt_conv.conv_tt.fit.fit import FitSettings, fit_train
+from tt_conv.conv_tt.fit.fit import FitSettings, PoorFitWarning, fit_train
 from tt_conv.conv_tt.fit.inputs import centred, dense_kernel
 from tt_conv.conv_tt.fit.matrix_free import ApplyMoment, Factors, balance
 from tt_conv.conv_tt.fit.rank_choice import is_ruled_out, smallest_rank
@@ -29,26 +29,6 @@ RankRequest = int | float | Sequence[int]
 KernelSize = int | Sequence[int] | Sequence[Sequence[int]]
 # A relative error above which a decomposition is hardly one.
 POOR_FIT = 0.5
-
-
-class PoorFitWarning(UserWarning):
-    """`conv_tt` ended with a large error, or did not reach the one that was asked for.
-
-    The kernel may have no such structure (a randomly initialized one has none), or the rank is too low.
-
-    Examples
-    --------
-    A kernel of random numbers has no low-rank structure:
-
-    >>> import warnings, torch
-    >>> from tt_conv import conv_tt
-    >>> from tt_conv.conv_tt.fit import PoorFitWarning
-    >>> with warnings.catch_warnings(record=True) as caught:
-    ...     warnings.simplefilter("always")
-    ...     tensor = conv_tt(torch.randn(6, 6, 2, 5), rank=1, order=2, kernel_size=3)
-    >>> any(issubclass(warning.category, PoorFitWarning) for warning in caught)
-    True
-    """
 
 
 @overload
