@@ -2,16 +2,21 @@
 
 import itertools
 import math
+import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from tt_conv.applications.compression.layers import Layer, copied
+from tt_conv.applications.compression.holders import copied
+from tt_conv.applications.compression.layers import Layer
 from tt_conv.kernels.convolution import convolution
 from tt_conv.kernels.metric import Metric, patches
 
@@ -197,6 +202,34 @@ def floating(outputs: Any) -> list[Tensor]:
     return []
 
 
+def storages_used(model: nn.Module, batch: Any) -> set[int]:
+    """Return the addresses of the storages of all tensors that the operations of one pass are given."""
+    with torch.no_grad(), _Used() as used:
+        call(model, batch)
+    return used.storages
+
+
+def storage_of(tensor: Tensor) -> int:
+    """Return the address of a tensor's values; 0 for one without, or with values in several places."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (NotImplementedError, RuntimeError):
+        return 0
+
+
+class _Used(TorchDispatchMode):
+    """Notes whatever is given to an operation, by the name of a layer or past all names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.storages: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        given = tree_leaves((args, kwargs or {}))
+        self.storages |= {storage_of(value) for value in given if isinstance(value, Tensor)} - {0}
+        return func(*args, **(kwargs or {}))
+
+
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
     """Put every module into evaluation mode, and back into its own afterwards."""
@@ -213,10 +246,38 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def at_work(
     model: nn.Module, layers: Mapping[str, Layer] | None = None
 ) -> Iterator[tuple[nn.Module, dict[str, nn.Module]]]:
-    """Give a copy of a model in evaluation mode, and its copies of some layers."""
+    """Give a copy of a model in evaluation mode, and its copies of some layers; what it draws is the same each time."""
     names = {id(module): name for name, module in model.named_modules()}
-    copy = copied(model).eval()
-    yield copy, {name: copy.get_submodule(names[id(layer)]) for name, layer in (layers or {}).items()}
+    copy = in_evaluation(copied(model))
+    with drawing_alike(model):
+        yield copy, {name: copy.get_submodule(names[id(layer)]) for name, layer in (layers or {}).items()}
+
+
+def in_evaluation(model: nn.Module) -> nn.Module:
+    """Put a model into evaluation mode, also one that holds itself."""
+    try:
+        return model.eval()
+    except RecursionError:
+        for module in model.modules():
+            module.training = False
+        return model
+
+
+@contextmanager
+def drawing_alike(model: nn.Module) -> Iterator[None]:
+    """Seed the global generators for a while, and leave them as they were."""
+    devices = {p.device for p in model.parameters() if p.device.type not in ("cpu", "meta")}
+    kind = next(iter(devices)).type if devices else "cuda"
+    states = random.getstate(), np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng([device.index or 0 for device in devices], device_type=kind):
+        torch.manual_seed(_SAMPLING_SEED)
+        random.seed(_SAMPLING_SEED)
+        np.random.seed(_SAMPLING_SEED)  # noqa: NPY002 (what networks use, if any)
+        try:
+            yield
+        finally:
+            random.setstate(states[0])
+            np.random.set_state(states[1])  # noqa: NPY002
 
 
 class _MomentSum:

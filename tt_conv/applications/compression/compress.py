@@ -13,7 +13,18 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tt_conv.applications.compression.calibration import Calibration, Seen, at_work, call, evaluating, relative_error
+from tt_conv.applications.compression.calibration import (
+    Calibration,
+    Seen,
+    at_work,
+    call,
+    drawing_alike,
+    evaluating,
+    in_evaluation,
+    relative_error,
+    storage_of,
+    storages_used,
+)
 from tt_conv.applications.compression.candidates import (
     Candidate,
     build_layer,
@@ -22,13 +33,12 @@ from tt_conv.applications.compression.candidates import (
     smaller_candidates,
 )
 from tt_conv.applications.compression.choice import Item, choose
+from tt_conv.applications.compression.holders import copied, find, past_the_tree, replaced_in
 from tt_conv.applications.compression.layers import (
     Layer,
     Layers,
-    copied,
     find_layers,
     nothing_to_compress,
-    replace_layer,
 )
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
@@ -157,13 +167,18 @@ class Survey:
             raise TypeError("formats and keep are sequences of str, not one str")
         for name in formats:
             one_of(name, "formats", tuple(FORMATS))
-        self.model, self.quality = model, quality
-        layers = find_layers(model, keep)
+        # Reading a weight may change a model: a spectral norm in training mode iterates.
+        self.model, self.quality = in_evaluation(copied(model)), quality
+        self.training = {name: module.training for name, module in model.named_modules()}
+        layers = find_layers(self.model, keep)
         self.layers, self.left_out = dict(layers.found), dict(layers.left_out)
         if not self.layers:
             raise nothing_to_compress(model, self.left_out)
         self.calibration = None if data is None else Calibration(data)
         self.notes: list[str] = []
+        self.used: set[str] = set()
+        if self.calibration is not None:
+            self._leave_out_what_copies_share(self.calibration)
         self.seen: dict[str, Seen] = {}
         self.metrics: dict[str, Metric] = {}
         self.weights = dict.fromkeys(self.layers, 1.0)
@@ -177,7 +192,36 @@ class Survey:
         self.assumed = {} if self.calibration is not None else _smooth(self.layers)
         self.candidates = self._candidates({**self.metrics, **self.assumed})
         self.parameters = sum(p.numel() for p in model.parameters())
-        self.quality_before: float | None = None if quality is None else float(quality(model))
+        self.quality_before: float | None = None if quality is None else float(quality(copied(model)))
+
+    def _leave_out_what_copies_share(self, calibration: Calibration) -> None:
+        """Find the layers that the network reaches past all places where another can be put, such as a global name.
+
+        Each layer is replaced by its copy, and a pass shows whether that is used, and the layer itself no more.
+        """
+        calibration.run(copied(self.model), 0)  # what does not fit is named here
+        plain, changed = copied(self.model), copied(self.model)
+        old = {name: _storages(changed.get_submodule(name)) for name in self.layers}
+        old_layers = [changed.get_submodule(name) for name in self.layers]
+        changed = replaced_in(changed, {layer: copied(layer) for layer in old_layers})
+        with drawing_alike(self.model):
+            used = storages_used(plain, calibration.batches[0])
+            used_then = storages_used(changed, calibration.batches[0])
+        shared = [name for name, module in self.model.named_modules() if (used | used_then) & _storages(module)]
+        if shared:
+            raise ValueError(
+                f"a copy of this {type(self.model).__name__} still computes with the original's {shared[-1]!r}, which "
+                "it reaches by a global name or in another way that copy.deepcopy does not follow; hold it in an "
+                "attribute"
+            )
+        for name in list(self.layers):
+            is_used = bool(used & _storages(plain.get_submodule(name)))
+            self.used |= {name} if is_used else set()
+            if used_then & old[name] or is_used != bool(used_then & _storages(changed.get_submodule(name))):
+                del self.layers[name]
+                self.left_out[name] = "the network reaches it in a way that no other layer can be put into"
+        if not self.layers:
+            raise nothing_to_compress(self.model, self.left_out)
 
     def _observe(self, calibration: Calibration) -> None:
         """Learn from the data what each layer sees, and how much its errors matter."""
@@ -337,6 +381,7 @@ class Survey:
         """Make the network; each layer is fitted to what it sees behind those that were replaced before."""
         smaller = copied(self.model)
         layers = _same_layers(smaller, self.layers)
+        elsewhere = past_the_tree(smaller)
         rows: dict[str, LayerReport] = {}
         order = [*self.seen, *(name for name in layers if name not in self.seen)]
         replaced = False
@@ -352,12 +397,32 @@ class Survey:
             form = kernel_format(candidate.format, layer.weight.shape)
             factors = form.approximate(kernel, candidate.rank)
             dense = form.rebuild(factors)
-            smaller = replace_layer(smaller, layer, build_layer(layer, candidate.format, factors))
+            new = build_layer(layer, candidate.format, factors).train(self.training[name])
+            smaller = replaced_in(smaller, {layer: new}, everywhere=id(layer) in elsewhere)
             replaced = True
             rows[name] = self._row(
                 name, candidate, kernel.plain_error(dense), None if metric is None else kernel.error(dense)
             )
+        for name, module in smaller.named_modules():
+            module.training = self.training.get(name, module.training)
+        self._check_in_use(smaller, {name: layers[name] for name in rows if chosen[name].format != "dense"})
         return smaller, [rows[name] for name in self.layers]
+
+    def _check_in_use(self, smaller: nn.Module, replaced: Mapping[str, nn.Module]) -> None:
+        """Refuse a network that does not call its new layers, or in which an old one can still be reached."""
+        names = {id(layer): name for name, layer in replaced.items()}
+        reached = [names[id(part)] for _, part in find(smaller, lambda part: id(part) in names)]
+        if self.calibration is not None and not reached:
+            network = in_evaluation(copied(smaller))
+            with drawing_alike(network):
+                used = storages_used(network, self.calibration.batches[0])
+            new = {name: network.get_submodule(name) for name in replaced if name in self.used}
+            reached = [name for name, layer in new.items() if not used & _storages(layer)]
+        if reached:
+            raise ValueError(
+                f"the network still uses {reached[0]!r} as it was and not what was put in its place; "
+                f"leave it as it is: keep=[{reached[0]!r}]"
+            )
 
     def _row(self, name: str, candidate: Candidate, weight_error: float, output_error: float | None) -> LayerReport:
         known = self.calibration is not None
@@ -471,6 +536,10 @@ def _measured_error(kernel: WeightedKernel, candidate: Candidate) -> float:
 
 def _same_layers(copied: nn.Module, layers: Mapping[str, Layer]) -> dict[str, Any]:
     return {name: copied.get_submodule(name) for name in layers}
+
+
+def _storages(module: nn.Module) -> set[int]:
+    return {storage_of(parameter) for parameter in module.parameters()} - {0}
 
 
 def _cost_of(budget_of: str) -> Callable[[Candidate], float]:

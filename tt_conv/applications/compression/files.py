@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.compression.candidates import build_layer, factor_shapes
-from tt_conv.applications.compression.layers import Layer, copied, replace_layer
+from tt_conv.applications.compression.holders import copied, find, past_the_tree, replaced_in
+from tt_conv.applications.compression.layers import Layer
 from tt_conv.applications.compression.low_rank_linear import LowRankLinear
 from tt_conv.checks import LARGEST_SIZE, check_sizes
 from tt_conv.kernels.layer import TensorizedConv
@@ -49,6 +50,8 @@ def save_compressed(model: nn.Module, path: Path | str) -> Path:
         If there is something of that name.
     ModuleNotFoundError
         If safetensors is not installed.
+    ValueError
+        If the model holds parameters that its state dict lacks, which would be lost.
 
     Examples
     --------
@@ -60,6 +63,7 @@ def save_compressed(model: nn.Module, path: Path | str) -> Path:
     ...     sorted(file.name for file in save_compressed(small, Path(folder, "small")).iterdir())
     ['config.json', 'model.safetensors']
     """
+    _check_complete(model)
     weights = weights_on_disk(model)
     path = Path(path)
     if path.exists():
@@ -134,6 +138,17 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     _refuse_misfits(model, weights, path)
     model.load_state_dict(weights, assign=instance is None)
     return model.eval() if instance is None else model
+
+
+def _check_complete(model: nn.Module) -> None:
+    """Refuse a model with parameters that a fresh instance would have other values of."""
+    saved = {id(parameter) for parameter in model.parameters()}
+    lost = next(find(model, lambda part: isinstance(part, nn.Parameter) and id(part) not in saved), None)
+    if lost is not None:
+        raise ValueError(
+            f"this {type(model).__name__} would not be the same after loading: its state dict lacks {lost[0]}. "
+            "Hold parameters in attributes or an nn.ParameterList, layers in attributes or an nn.ModuleList"
+        )
 
 
 def _safetensors() -> Any:
@@ -243,6 +258,7 @@ def _ours(entry: object, path: Path) -> nn.Module:
 
 def _with_layers(model: nn.Module, layers: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:
     """Give layers the structure that they were compressed to."""
+    elsewhere = past_the_tree(model)
     for name, entry in layers.items():
         try:
             layer = model.get_submodule(name)
@@ -257,7 +273,8 @@ def _with_layers(model: nn.Module, layers: Mapping[str, Any], weights: Mapping[s
         if sum(torch.Size(shape).numel() for shape in shapes.values()) > held:
             raise ValueError(f"the files hold fewer weights for {name!r} than its rank {entry['rank']} needs")
         factors = {key: torch.zeros(shape, device=layer.weight.device) for key, shape in shapes.items()}
-        model = replace_layer(model, layer, build_layer(layer, entry["format"], factors))
+        new = build_layer(layer, entry["format"], factors)
+        model = replaced_in(model, {layer: new}, everywhere=id(layer) in elsewhere)
     return model
 
 

@@ -1,13 +1,13 @@
 """Which layers of a network can be compressed, and what may take their place."""
 
-import copy
 import fnmatch
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
+from tt_conv.applications.compression.holders import find, past_the_tree
 from tt_conv.kernels.convolution import PlainConvolution, plain_convolution
 from tt_conv.kernels.layer import TensorizedConv
 from tt_conv.layers import ConvTTLSTMCell
@@ -15,6 +15,11 @@ from tt_conv.runtime.modes import has_forward_hooks
 
 Layer = PlainConvolution | nn.Linear
 """What can be compressed."""
+
+NOT_REGISTERED = (
+    "no part of the model to PyTorch (not in its parameters, nor in its state dict): hold it in an nn.ModuleList, an "
+    "nn.ModuleDict or an attribute"
+)
 
 
 @dataclass(frozen=True)
@@ -64,10 +69,14 @@ def find_layers(model: nn.Module, keep: Sequence[str] = ()) -> Layers:
             owners[id(parameter)].add(name)
     # Their sequence engine reads this kernel itself, and the recurrence is factorized already.
     taken = {id(m.input_conv) for m in model.modules() if isinstance(m, ConvTTLSTMCell)}
+    elsewhere = past_the_tree(model)
     found: dict[str, Layer] = {}
     left_out: dict[str, str] = {}
     for name, module in model.named_modules():
         reason = _why_not(module, owners)
+        places = [place for p in module.parameters() for place in elsewhere.get(id(p), ())]
+        if reason is None and places:
+            reason = f"its weights are held by themselves as well, in {places[0]}, where no other format can take over"
         if id(module) in taken:
             reason = "belongs to a ConvTT-LSTM, which is factorized already"
         if reason is None and isinstance(module, Layer):
@@ -75,6 +84,7 @@ def find_layers(model: nn.Module, keep: Sequence[str] = ()) -> Layers:
         elif reason:
             left_out[name] = reason
     everything = [*found, *left_out]
+    hidden = _outside(model)
     first = {id(model.get_submodule(name)): name for name in everything}
     known_as = {name: first[id(module)] for name, module in _all_names(model) if id(module) in first}
     layers = Layers(found, left_out, known_as)
@@ -86,7 +96,14 @@ def find_layers(model: nn.Module, keep: Sequence[str] = ()) -> Layers:
             if name in found:
                 del found[name]
                 left_out[name] = f"kept, by {pattern!r}"
+    left_out |= dict.fromkeys(hidden, NOT_REGISTERED)
     return layers
+
+
+def _outside(model: nn.Module) -> list[str]:
+    """Return where layers are held that the tree of modules does not have, and no state dict."""
+    inside = {id(module) for module in model.modules()}
+    return sorted({place for place, _ in find(model, lambda part: isinstance(part, Layer) and id(part) not in inside)})
 
 
 def _all_names(module: nn.Module, name: str = "", above: tuple[nn.Module, ...] = ()) -> Iterator[tuple[str, nn.Module]]:
@@ -106,46 +123,6 @@ def nothing_to_compress(model: nn.Module, left_out: Mapping[str, str]) -> ValueE
         f"nothing in this {type(model).__name__} can be compressed: "
         + (reasons or "it holds no nn.Conv1d, nn.Conv2d, nn.Conv3d or nn.Linear")
     )
-
-
-def copied(model: nn.Module) -> nn.Module:
-    """Return a deep copy, also of a model that holds results of its last call, such as states or a hook's kernel.
-
-    Raises
-    ------
-    TypeError
-        If something in the model cannot be copied.
-    """
-    # PyTorch copies leaves only; what was computed is copied without its history.
-    computed = [t for module in model.modules() for t in _tensors(vars(module)) if not t.is_leaf]
-    memo: dict[int, object] = {id(t): t.detach().clone() for t in computed}
-    try:
-        return copy.deepcopy(model, memo)
-    except Exception as error:
-        raise TypeError(
-            f"this {type(model).__name__} can't be copied, and the original is never changed: {error}. Take what "
-            "copy.deepcopy refuses (open files, locks, loggers) out of the model first"
-        ) from error
-
-
-def _tensors(value: object, depth: int = 4) -> Iterator[Tensor]:
-    """Find the tensors in what a module holds, however they are nested."""
-    if isinstance(value, Tensor):
-        yield value
-    elif depth and isinstance(value, dict | list | tuple):
-        for part in value.values() if isinstance(value, dict) else value:
-            yield from _tensors(part, depth - 1)
-
-
-def replace_layer(model: nn.Module, old: nn.Module, new: nn.Module) -> nn.Module:
-    """Put a layer in the place of another, wherever the model holds it, and return the model."""
-    if old is model:
-        return new
-    for parent in list(model.modules()):
-        for name, child in list(parent._modules.items()):
-            if child is old:
-                parent._modules[name] = new
-    return model
 
 
 def _why_not(module: nn.Module, owners: Mapping[int, set[str]]) -> str | None:
