@@ -169,6 +169,7 @@ class Survey:
             one_of(name, "formats", tuple(FORMATS))
         # Reading a weight may change a model: a spectral norm in training mode iterates.
         self.model, self.quality = in_evaluation(copied(model)), quality
+        self.original = model
         self.training = {name: module.training for name, module in model.named_modules()}
         layers = find_layers(self.model, keep)
         self.layers, self.left_out = dict(layers.found), dict(layers.left_out)
@@ -177,6 +178,13 @@ class Survey:
         self.calibration = None if data is None else Calibration(data)
         self.notes: list[str] = []
         self.used: set[str] = set()
+        self._formats, self._forced = formats, _forced(force or {}, layers)
+        if not formats and not self._forced:
+            raise ValueError(f"formats is empty: name at least one of {', '.join(FORMATS)}, or force layers to one")
+        with drawing_alike(self.model):
+            self._survey()
+
+    def _survey(self) -> None:
         if self.calibration is not None:
             self._leave_out_what_copies_share(self.calibration)
         self.seen: dict[str, Seen] = {}
@@ -185,21 +193,28 @@ class Survey:
         self.seconds_before: dict[str, float] = {}
         if self.calibration is not None:
             self._observe(self.calibration)
-        self._formats, self._forced = formats, _forced(force or {}, layers)
-        if not formats and not self._forced:
-            raise ValueError(f"formats is empty: name at least one of {', '.join(FORMATS)}, or force layers to one")
         # Without data, inputs are taken as smooth.
         self.assumed = {} if self.calibration is not None else _smooth(self.layers)
         self.candidates = self._candidates({**self.metrics, **self.assumed})
-        self.parameters = sum(p.numel() for p in model.parameters())
-        self.quality_before: float | None = None if quality is None else float(quality(copied(model)))
+        self.parameters = sum(p.numel() for p in self.model.parameters())
+        self.quality_before: float | None = None
+        if self.quality is not None:
+            original = copied(self.model)
+            self._set_modes(original)
+            self.quality_before = float(self.quality(original))
+
+    def _set_modes(self, model: nn.Module) -> None:
+        """Put a copy into the modes that the original is in."""
+        for name, module in model.named_modules():
+            module.training = self.training.get(name, module.training)
 
     def _leave_out_what_copies_share(self, calibration: Calibration) -> None:
         """Find the layers that the network reaches past all places where another can be put, such as a global name.
 
         Each layer is replaced by its copy, and a pass shows whether that is used, and the layer itself no more.
         """
-        calibration.run(copied(self.model), 0)  # what does not fit is named here
+        with torch.no_grad():
+            calibration.run(copied(self.model), 0)  # what does not fit is named here
         plain, changed = copied(self.model), copied(self.model)
         old = {name: _storages(changed.get_submodule(name)) for name in self.layers}
         old_layers = [changed.get_submodule(name) for name in self.layers]
@@ -207,7 +222,8 @@ class Survey:
         with drawing_alike(self.model):
             used = storages_used(plain, calibration.batches[0])
             used_then = storages_used(changed, calibration.batches[0])
-        shared = [name for name, module in self.model.named_modules() if (used | used_then) & _storages(module)]
+        originals = [*self.original.named_modules(), *self.model.named_modules()]
+        shared = [name for name, module in originals if (used | used_then) & _storages(module)]
         if shared:
             raise ValueError(
                 f"a copy of this {type(self.model).__name__} still computes with the original's {shared[-1]!r}, which "
@@ -269,6 +285,10 @@ class Survey:
     def compress(self, budget: float, budget_of: str = "parameters") -> tuple[nn.Module, CompressionReport]:
         """Return the network for one budget, as :func:`compress` does."""
         check_budget(budget, budget_of, self.calibration is not None)
+        with drawing_alike(self.model):
+            return self._compress(budget, budget_of)
+
+    def _compress(self, budget: float, budget_of: str) -> tuple[nn.Module, CompressionReport]:
         if budget_of == "time":
             self._time_candidates()
         if budget_of != "error":
@@ -403,8 +423,7 @@ class Survey:
             rows[name] = self._row(
                 name, candidate, kernel.plain_error(dense), None if metric is None else kernel.error(dense)
             )
-        for name, module in smaller.named_modules():
-            module.training = self.training.get(name, module.training)
+        self._set_modes(smaller)
         self._check_in_use(smaller, {name: layers[name] for name in rows if chosen[name].format != "dense"})
         return smaller, [rows[name] for name in self.layers]
 
@@ -450,7 +469,7 @@ class Survey:
             _bytes(self.model),
             _bytes(smaller),
             quality_before=self.quality_before,
-            quality_after=None if self.quality is None else float(self.quality(smaller)),
+            quality_after=None if self.quality is None else float(self.quality(copied(smaller))),
             notes=tuple(self.notes),
         )
         if self.calibration is None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tt_conv.applications.compression.calibration import Calibration, relative_error
-from tt_conv.applications.compression.holders import copied, replace_layer
+from tt_conv.applications.compression.holders import copied, replaced_in
 from tt_conv.applications.compression.past_states import explained_by_past, steps_worth_having
 from tt_conv.applications.compression.report import CompressionReport, LayerReport
 from tt_conv.checks import kernel_size_per_level, odd_kernel_size, one_of, positive_int, rank_per_level
@@ -658,7 +658,7 @@ def _like(model: nn.Module, options: Mapping[str, Any]) -> nn.Module:
             weight = cell.conv.weight
             own = {"bias": cell.conv.bias is not None, "dim": cell.dim, "dtype": weight.dtype, **options}
             fresh = kind(cell.in_channels, cell.hidden_channels, **own)
-            converted = replace_layer(converted, old, fresh.to(weight.device).train(old.training))
+            converted = replaced_in(converted, {old: fresh.to(weight.device).train(old.training)})
     return converted
 
 

@@ -259,13 +259,15 @@ class _Substitution:
         unchanged &= defaults is value.__defaults__ and keywords is value.__kwdefaults__
         if unchanged and all(attributes[name] is part for name, part in vars(value).items()):
             return value
+        # A function that calls itself holds itself.
+        cells = [types.CellType(value) if _content(cell) is value else cell for cell in cells]
         made = types.FunctionType(value.__code__, value.__globals__, value.__name__, defaults, tuple(cells) or None)
         functools.update_wrapper(made, value, updated=())
         vars(made).clear()
         vars(made).update(attributes)
         made.__kwdefaults__ = keywords
         for cell in cells:
-            if _content(cell) is value:  # a function that calls itself
+            if _content(cell) is value:
                 cell.cell_contents = made
         return made
 
