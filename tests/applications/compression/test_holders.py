@@ -309,10 +309,7 @@ def _frozen() -> nn.Module:
 KINDS: dict[str, Callable[[], nn.Module]] = {
     "spectral norm": _parametrized(nn.utils.parametrizations.spectral_norm),
     "spectral norm of both": lambda: nn.Sequential(
-        *(
-            nn.utils.parametrizations.spectral_norm(nn.Conv1d(60, 60, 3, padding=1), n_power_iterations=3)
-            for _ in range(2)
-        )
+        *(nn.utils.parametrizations.spectral_norm(nn.Conv1d(60, 60, 1), n_power_iterations=3) for _ in range(2))
     ),
     "spectral norm by a hook": _parametrized(nn.utils.spectral_norm),
     "weight norm": _parametrized(nn.utils.parametrizations.weight_norm),
