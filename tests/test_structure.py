@@ -23,7 +23,7 @@ LAYERS = (
 )
 # The same inside applications. Parts in one row don't import each other.
 APPLICATIONS = (
-    ("extras", "output", "pictures"),
+    ("extras", "gate", "output", "pictures"),
     ("data",),
     ("compression",),
     ("training",),

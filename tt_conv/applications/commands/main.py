@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
+import torch
 from jsonargparse import ArgumentParser, auto_cli
 
 from tt_conv._version import __version__
@@ -41,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("tt-conv: interrupted", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, RecursionError, torch.OutOfMemoryError) as error:
         if os.environ.get("TT_CONV_TRACEBACK"):
             raise
         print(f"tt-conv: error: {_in_one_line(error)}", file=sys.stderr)
@@ -102,6 +103,10 @@ def _nearest(message: str, parser: ArgumentParser) -> str:
 def _in_one_line(error: Exception) -> str:
     if isinstance(error, ImportError) and (message := missing_extra(error)):
         return message
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return (
+            f"the memory does not suffice ({' '.join(str(error).split())[:200] or 'MemoryError'}): give smaller sizes"
+        )
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return " ".join(str(error).split())

@@ -4,12 +4,14 @@ import json
 import shutil
 import tempfile
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from tt_conv.applications import gate
 from tt_conv.applications.compression.candidates import build_layer, factor_shapes
 from tt_conv.applications.compression.holders import copied, find, past_the_tree, replaced_in
 from tt_conv.applications.compression.layers import Layer
@@ -70,6 +72,7 @@ def save_compressed(model: nn.Module, path: Path | str) -> Path:
         raise FileExistsError(f"{str(path)!r} exists already; choose another name, or move it away")
     path.parent.mkdir(parents=True, exist_ok=True)
     config = {"kind": _KIND, "version": _VERSION, "model": _architecture(model), "layers": _layers(model)}
+    config["sha256"] = sha256(weights).hexdigest()
     partial = Path(tempfile.mkdtemp(prefix=f".partial-{path.name}-", dir=path.parent))
     try:
         (partial / WEIGHTS).write_bytes(weights)
@@ -105,7 +108,8 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     -------
     nn.Module
         In the mode of ``instance``, and on its device and in its dtypes, to which the values are converted as
-        ``load_state_dict`` does it. Without one: in evaluation mode, on the CPU, in the dtypes of the file.
+        ``load_state_dict`` does it. Without one: in evaluation mode, on the CPU, in the dtypes of the file; on the
+        CPU in those dtypes also if ``instance`` is on the meta device.
 
     Raises
     ------
@@ -129,6 +133,7 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     path = Path(path)
     config = _read_config(path / CONFIG)
     weights = read_weights(path / WEIGHTS)
+    _check_digest(path / WEIGHTS, config["sha256"])
     if instance is None:
         model = _ours(config["model"], path)
     else:
@@ -136,7 +141,8 @@ def load_compressed(instance: nn.Module | None, path: Path | str) -> nn.Module:
     model = _with_layers(model, config["layers"], weights)
     weights = _present_names(model, weights)
     _refuse_misfits(model, weights, path)
-    model.load_state_dict(weights, assign=instance is None)
+    # What is on the meta device, our own networks among them, has no values to copy to.
+    model.load_state_dict(weights, assign=any(value.is_meta for value in model.state_dict().values()))
     return model.eval() if instance is None else model
 
 
@@ -213,15 +219,21 @@ def _read_config(path: Path) -> dict[str, Any]:
     if path.stat().st_size > _LARGEST_CONFIG:
         raise ValueError(f"{str(path)!r} is too large for a description of a network")
     try:
-        config = json.loads(path.read_text())
-    except (ValueError, RecursionError) as error:
+        config = gate.read_json(path)
+    except ValueError as error:
         raise ValueError(f"{str(path)!r} is damaged: {error}") from error
     if not isinstance(config, dict) or config.get("kind") != _KIND or config.get("version") != _VERSION:
         raise ValueError(f"{str(path)!r} does not describe a compressed network of version {_VERSION}")
     layers = config.get("layers")
     if not isinstance(layers, dict) or not all(map(_is_layer, layers.values())):
         raise ValueError(f"{str(path)!r} is damaged: its layers need a format of {', '.join(FORMATS)} and a rank")
-    return {"layers": layers, "model": config.get("model")}
+    return {"layers": layers, "model": config.get("model"), "sha256": config.get("sha256")}
+
+
+def _check_digest(path: Path, digest: object) -> None:
+    """Refuse weights that changed since they were written; older folders tell no digest."""
+    if digest is not None and sha256(path.read_bytes()).hexdigest() != digest:
+        raise ValueError(f"{str(path)!r} is damaged: its content is not what {CONFIG} says: give another copy")
 
 
 def _is_layer(entry: object) -> bool:
@@ -237,23 +249,26 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{str(path)!r} is not there")
     try:
-        return dict(safetensors.torch.load_file(path))
+        weights: dict[str, Tensor] = safetensors.torch.load_file(path)
     except safetensors.SafetensorError as error:
         raise ValueError(f"{str(path)!r} is truncated or damaged: {error}") from error
+    gate.check_weights(path, weights)
+    return weights
 
 
 def _ours(entry: object, path: Path) -> nn.Module:
     """Build one of our networks without values: sizes from a file cannot fill the memory."""
     if entry is None:
         raise ValueError(f"{str(path)!r} holds a network that is not ours: give an instance of it to load into")
-    if not isinstance(entry, dict) or entry.get("class") not in _OURS or not isinstance(entry.get("arguments"), dict):
+    is_ours = isinstance(entry, dict) and isinstance(entry.get("class"), str) and entry["class"] in _OURS
+    if not isinstance(entry, dict) or not is_ours or not isinstance(entry.get("arguments"), dict):
         raise ValueError(f"{str(path)!r} is damaged: the model must be one of {', '.join(_OURS)}")
     arguments = entry["arguments"]
     try:
         check_sizes(arguments)
         return _OURS[entry["class"]](**{**arguments, "device": "meta"})
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:  # PyTorch's RuntimeError: sizes beyond counting
+        raise ValueError(f"{str(path)!r} is damaged: {gate.one_line(error)}") from error
 
 
 def _with_layers(model: nn.Module, layers: Mapping[str, Any], weights: Mapping[str, Tensor]) -> nn.Module:

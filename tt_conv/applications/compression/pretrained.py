@@ -1,9 +1,9 @@
 """The trained network that comes with the package, to try compression on."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+from tt_conv.applications import gate
 from tt_conv.applications.compression.files import load_compressed
 from tt_conv.layers import FramePredictor
 
@@ -43,5 +43,5 @@ def load_pretrained() -> FramePredictor:
 
 def pretrained_training() -> dict[str, Any]:
     """Return how :func:`load_pretrained`'s network was trained: settings, seed, steps, losses, figures."""
-    contents: dict[str, Any] = json.loads((PRETRAINED_FOLDER / TRAINING).read_text())
+    contents: dict[str, Any] = gate.read_json(PRETRAINED_FOLDER / TRAINING)
     return contents

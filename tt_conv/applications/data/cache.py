@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.folders import frame_files
 from tt_conv.applications.data.frames import decode
 from tt_conv.applications.output import replaced_file
@@ -56,7 +57,7 @@ def decoded_file(
     said = path.with_suffix(".json")
     if path.exists():
         if notes is not None and said.exists():
-            notes += json.loads(said.read_text())
+            notes += gate.read_json(said)
         return path
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.pixels import ordered
 
 
@@ -45,7 +46,7 @@ class StoredArray:
     def array(self) -> NDArray:
         """The frames as a view [N, T, H, W, C]."""
         if self._mapped is None:
-            stored = np.load(self.source, mmap_mode="r") if isinstance(self.source, Path) else self.source
+            stored = gate.read_npy(self.source, mapped=True) if isinstance(self.source, Path) else self.source
             self._mapped = ordered(stored, self.layout)
         return self._mapped
 

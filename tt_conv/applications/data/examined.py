@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.cache import READING, state_of
 from tt_conv.applications.data.errors import UnusableFile
 from tt_conv.applications.data.frames import frames_of
@@ -60,7 +61,7 @@ def _remembered(path: Path) -> dict[str, ExaminedClip]:
     try:
         return {
             key: ExaminedClip(**(found | {"notes": tuple(found["notes"])}))
-            for key, found in json.loads(path.read_text()).items()
+            for key, found in gate.read_json(path).items()
         }
     except (OSError, ValueError, TypeError, AttributeError, KeyError):
         return {}  # nothing remembered, or nothing that this version can read

@@ -6,6 +6,7 @@ from importlib.resources import files
 import numpy as np
 from numpy.typing import NDArray
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.splits import Split, check_split
 
 # Of the 500 digits of each class, in the order of the file: neighbours there are often by one writer, so
@@ -16,8 +17,9 @@ _PART_OF_CLASS = {"train": slice(0, 400), "validation": slice(400, 450), "test":
 @cache
 def _all_digits() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     source = files("tt_conv.applications.data") / "digits" / "mnist_5000.npz"
-    with source.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-        return archive["images"], archive["labels"]
+    with source.open("rb") as file:
+        arrays = gate.read_npz(file, source.name)
+    return arrays["images"], arrays["labels"]
 
 
 def embedded_digits(split: Split) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:

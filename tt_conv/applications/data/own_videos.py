@@ -1,7 +1,5 @@
 """Anybody's own videos: video files, folders of frames, arrays."""
 
-import zipfile
-import zlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.cache import cache_folder, decoded_file
 from tt_conv.applications.data.clips import Clip, StoredArray, pair
 from tt_conv.applications.data.errors import REPLACE, Broken, UnusableFile
@@ -232,23 +231,15 @@ def load_array(path: Path, name: str, array_name: str | None) -> tuple[NDArray, 
     try:
         with path.open("rb") as file:
             zipped = file.read(2) == b"PK"
-            if not zipped:
-                return np.load(path, mmap_mode="r", allow_pickle=False), True
-            file.seek(0)
-            with np.load(file, allow_pickle=False) as archive:
-                if array_name is not None:
-                    if array_name not in archive:
-                        has = ", ".join(archive.files)
-                        raise UnusableFile(name, f"it has no array {array_name!r}", f"it has {has}")
-                    return archive[array_name], False
-                arrays = {key: archive[key] for key in archive.files}
-    except (ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        if isinstance(error, UnusableFile):
-            raise
-        # NumPy's words on pickles advise to load them all the same, which runs what they hold.
-        pickled = "pickle" in str(error) or "Python objects" in str(error)
-        reason = "it holds Python objects, or no array at all" if pickled else str(error)
-        raise UnusableFile(name, f"not a readable array file ({reason})", REPLACE) from error
+        if not zipped:
+            return gate.read_npy(path, mapped=True), True
+        arrays = gate.read_npz(path)
+    except ValueError as error:
+        raise UnusableFile(name, gate.problem_of(path, error), REPLACE) from error
+    if array_name is not None:
+        if array_name not in arrays:
+            raise UnusableFile(name, f"it has no array {array_name!r}", f"it has {', '.join(arrays)}")
+        return arrays[array_name], False
     arrays = {key: value for key, value in arrays.items() if value.ndim >= 3}
     if len(arrays) != 1:
         has = ", ".join(f"{key} {value.shape}" for key, value in arrays.items()) or "none"

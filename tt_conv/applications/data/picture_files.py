@@ -2,6 +2,7 @@
 
 import logging
 import struct
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageOps, ImageSequence
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.errors import EMPTY_SECTOR, REPLACE, UnusableFile
 from tt_conv.applications.extras import naming_the_extra
 
@@ -39,7 +41,7 @@ def holds_several(path: Path) -> bool:
         if path.suffix.lower() in _TIFF:
             with _tiff(path) as file:
                 return sum(len(pages) for pages in (_full_pages(file),)) > 1 or _frames_of_stack(file) > 1
-        with Image.open(path) as picture:
+        with gate.picture(path) as picture:
             return getattr(picture, "n_frames", 1) - bool(picture.info.get("default_image")) > 1
     except (UnusableFile, OSError, SyntaxError, ValueError):
         return False
@@ -64,8 +66,8 @@ def pictures_in(path: Path, notes: list[str] | None = None) -> list[NDArray]:
         found = _of_tiff(path, said) if path.suffix.lower() in _TIFF else _of_picture(path, said)
     except UnusableFile:
         raise
-    except (OSError, SyntaxError, ValueError, IndexError, struct.error) as error:
-        raise UnusableFile(path, f"broken image ({error})", REPLACE) from error
+    except (OSError, SyntaxError, ValueError, LookupError, TypeError, struct.error, zlib.error) as error:
+        raise UnusableFile(path, f"broken image ({gate.problem_of(path, error)})", REPLACE) from error
     if not found:
         raise UnusableFile(path, "it holds no picture", REPLACE)
     for picture in found[1:]:
@@ -100,10 +102,10 @@ def _check_alike(path: Path, picture: NDArray, first: NDArray) -> None:
 
 
 def _of_picture(path: Path, notes: list[str]) -> list[NDArray]:
-    with Image.open(path) as picture:
+    with gate.picture(path) as picture:
         kind = picture.format
         if kind == "PNG":
-            with Image.open(path) as whole:
+            with gate.picture(path) as whole:
                 whole.verify()  # checksums, which decoding does not look at
         if kind == "JPEG":
             _check_scan(path)
@@ -173,7 +175,7 @@ def _of_tiff(path: Path, notes: list[str]) -> list[NDArray]:
             if "imagecodecs" not in str(error) and "not supported" not in str(error):
                 raise UnusableFile(path, f"broken image ({error})", REPLACE) from error
             # A compression that tifffile leaves to another package; Pillow reads the usual ones, turned already.
-            with Image.open(path) as picture:
+            with gate.picture(path) as picture:
                 if getattr(picture, "n_frames", 1) != len(file.pages):
                     raise UnusableFile(path, str(error), "save it without compression") from error
                 kept = {page.index for page in pages}

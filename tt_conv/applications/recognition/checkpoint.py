@@ -1,8 +1,10 @@
 """Trained recognizers from checkpoints of ``tt-conv train``."""
 
-import json
 from pathlib import Path
 
+import torch
+
+from tt_conv.applications import gate
 from tt_conv.applications.compression import load_compressed
 from tt_conv.applications.compression.pretrained import TRAINING
 from tt_conv.applications.recognition.model import Recognizer
@@ -35,6 +37,7 @@ def _recognizer(account: Account) -> Recognizer:
 def _compressed_recognizer(folder: Path) -> Trained:
     file = folder / TRAINING
     with named(file, "give another folder"):
-        account = account_of({**UNCOUNTED, **json.loads(file.read_text())}, "recognition")
-        model = _recognizer(account)
+        account = account_of({**UNCOUNTED, **gate.read_json(file, "give another folder")}, "recognition")
+        with torch.device("meta"):  # sizes from a file cannot fill the memory
+            model = _recognizer(account)
     return Trained.of(load_compressed(model.eval(), folder), account)

@@ -1,10 +1,10 @@
 """A task as a whole, and the one that a name or a file is of."""
 
-import json
 from abc import abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tt_conv.applications import gate
 from tt_conv.applications.training.checkpoint import Trained, named, read_checkpoint, settings_of_recipe, task_of
 from tt_conv.applications.training.settings import (
     FIRST_TASK,
@@ -118,7 +118,7 @@ def application_of_file(path: Path | str, recipe: str | None = None) -> Applicat
 def _task_of_folder(folder: Path) -> str | None:
     """Of a folder of ``tt-conv compress``; whatever else is wrong with it, loading will say."""
     try:
-        return str(json.loads((folder / "training.json").read_text())["settings"].get("task", FIRST_TASK))
+        return str(gate.read_json(folder / "training.json")["settings"].get("task", FIRST_TASK))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 

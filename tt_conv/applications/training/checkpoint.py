@@ -1,7 +1,5 @@
 """Files of weights: what is in them, and of which task they are."""
 
-import pickle
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -11,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tt_conv.applications import gate
 from tt_conv.applications.training.recipes import recipe_file
 from tt_conv.applications.training.settings import (
     FIRST_TASK,
@@ -41,20 +40,7 @@ def read_checkpoint(path: Path | str) -> Mapping[str, Any]:
     path = Path(path)
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give a checkpoint, such as {path / 'best.ckpt'}")
-    with path.open("rb") as file:  # for the plain error of a file that is missing or may not be read
-        is_archive = file.read(2) == b"PK"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # on what is no checkpoint, before it is refused
-            contents = torch.load(path, map_location="cpu", weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError, LookupError, TypeError, OSError) as error:
-        # PyTorch's own words advise to load it all the same, which runs what it holds.
-        if is_archive and isinstance(error, pickle.UnpicklingError):
-            raise ValueError(
-                f"{path} holds Python objects beside tensors and plain values; they could run any code and are not "
-                "loaded: save a state dict instead, torch.save(model.state_dict(), path)"
-            ) from error
-        raise ValueError(f"{path} is no checkpoint, or a damaged one: give another file") from error
+    contents = gate.read_torch(path)
     if not isinstance(contents, Mapping):
         raise ValueError(f"{path} holds a {type(contents).__name__}, expected a checkpoint or a state dict")
     return contents
@@ -65,6 +51,7 @@ def weights_in(path: Path | str, contents: Mapping[str, Any]) -> Mapping[str, Te
     weights = next((contents[key] for key in _NESTED if isinstance(contents.get(key), Mapping)), contents)
     if not weights or not all(isinstance(value, Tensor) for value in weights.values()):
         raise ValueError(f"{path} holds no weights: give a checkpoint of tt-conv train, or a state dict")
+    gate.check_weights(path, weights)
     return weights
 
 
@@ -88,7 +75,7 @@ def named(path: Path | str, remedy: str = "give a checkpoint as tt-conv train wr
         yield
     except ValueError as error:
         raise error if str(path) in str(error) else ValueError(f"{path}: {error}: {remedy}") from error
-    except (LookupError, TypeError, AttributeError) as error:
+    except (LookupError, TypeError, AttributeError, RuntimeError, OverflowError) as error:
         said = f"no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is incomplete, or not of this program ({said}): {remedy}") from error
 
@@ -169,8 +156,8 @@ def account_of(kept: object, task: str) -> Account:
     counts = [kept["channels"], *(kept[name] for name in ("sequences_seen", "epochs_done"))]
     for name, count in zip(("channels", "sequences_seen", "epochs_done"), counts, strict=True):
         smallest = 1 if name == "channels" else 0
-        if not (count is None and not smallest) and (type(count) is not int or count < smallest):
-            raise ValueError(f"{name} must be a number of at least {smallest}, got {str(count)[:40]!r}")
+        if not (count is None and not smallest) and (type(count) is not int or not smallest <= count < 1 << 53):
+            raise ValueError(f"{name} must be a number of at least {smallest} that can be counted, got {count!r:.40}")
     check_sizes({**asdict(settings.model), "channels": counts[0], "classes": len(classes)})
     return Account(settings, counts[0], tuple(classes), *counts[1:])
 
@@ -212,7 +199,9 @@ def load_network(
             account = replace(account, settings=conv_lstm_settings(account.settings))
         with torch.device("meta"):  # sizes from a file cannot fill the memory
             model = build(account)
-        _give_weights(model, unwrapped(contents["state_dict"], model.state_dict()))
+        weights = unwrapped(contents["state_dict"], model.state_dict())
+        gate.check_weights(path, {name: weights[name] for name in model.state_dict() if name in weights})
+        _give_weights(model, weights)
     return Trained.of(model.requires_grad_().eval(), account)
 
 

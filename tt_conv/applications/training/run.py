@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.strategies import DDPStrategy, SingleDeviceStrategy
 from torch.utils.data import DataLoader
 
+from tt_conv.applications import gate
 from tt_conv.applications.output import OutputFolder
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
@@ -149,6 +150,7 @@ def _check_unchanged(settings: AnySettings, checkpoint: Path, file: Path) -> Non
     with named(checkpoint):
         kept = settings_to_dict(account_of(contents[CHECKPOINT_KEY], settings.task).settings)
         PlateauSchedule(**contents[CHECKPOINT_KEY]["plateau"])
+        gate.check_weights(checkpoint, contents["state_dict"])
         for part in ("state_dict", "optimizer_states", "lr_schedulers", "loops", "epoch", "global_step"):
             contents[part]
     now, longer = settings_to_dict(settings), settings.training.schedule == "plateau"
@@ -322,10 +324,10 @@ def check_recipe(recipe: TrainingSettings) -> None:
         raise ValueError(f"training.seed must not be negative, got {recipe.seed}")
     if not 0 < recipe.learning_rate < math.inf:
         raise ValueError(f"training.learning_rate must be positive and finite, got {recipe.learning_rate}")
-    if recipe.clip_norm is not None and not recipe.clip_norm > 0:
-        raise ValueError(f"training.clip_norm must be positive, or null for no clipping, got {recipe.clip_norm}")
-    if not recipe.weight_decay >= 0:
-        raise ValueError(f"training.weight_decay must not be negative, got {recipe.weight_decay}")
+    if recipe.clip_norm is not None and not 0 < recipe.clip_norm < math.inf:
+        raise ValueError(f"training.clip_norm must be positive and finite, or null for none, got {recipe.clip_norm}")
+    if not 0 <= recipe.weight_decay < math.inf:
+        raise ValueError(f"training.weight_decay must not be negative or infinite, got {recipe.weight_decay}")
     if not 0 < recipe.lr_decay <= 1:
         raise ValueError(f"training.lr_decay is a factor from 0 (excluded) to 1, got {recipe.lr_decay}")
 

@@ -3,11 +3,12 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from difflib import get_close_matches
 from importlib import import_module
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
+
+from tt_conv.applications import gate
 
 # Task -> the package whose module ``settings`` has its Settings, and whose module ``application`` its Application.
 TASKS: Mapping[str, str] = {
@@ -16,6 +17,7 @@ TASKS: Mapping[str, str] = {
 }
 # What files were made by that do not tell.
 FIRST_TASK = "video_prediction"
+PARTS = ("data", "model", "training")
 # Model settings that a ConvTT-LSTM has and a ConvLSTM has not.
 OPTIONS_OF_CONV_TT = ("order", "steps", "rank", "input_rank", "window", "boundary")
 
@@ -220,9 +222,9 @@ def settings_from_dict(values: Mapping[str, Any]) -> Any:
     check_task(task)
     unknown = sorted(set(map(str, values)) - {"task", "data", "model", "training"})
     if unknown:
-        near = get_close_matches(unknown[0], ("data", "model", "training"), n=1)
-        said = f"; did you mean {near[0]}?" if near else ""
+        said = gate.nearest(unknown[0], PARTS)
         raise ValueError(f"unknown settings: {', '.join(unknown)}; there are task, data, model and training{said}")
+    _check_parts(values, "these settings")
     whole = settings_class(task, "Settings")
     made = {}
     for field in fields(whole):
@@ -231,13 +233,19 @@ def settings_from_dict(values: Mapping[str, Any]) -> Any:
         part: Any = field.default_factory
         known = {each.name for each in fields(part)}
         given = values.get(field.name) or {}
-        if not isinstance(given, Mapping):
-            raise ValueError(f"the settings {field.name} must be named values, got {given!r}")
         unknown = sorted(str(key) for key in set(given) - known)
         if unknown:
-            raise ValueError(f"unknown settings: {', '.join(f'{field.name}.{key}' for key in unknown)}")
+            named = ", ".join(f"{field.name}.{key}" for key in unknown)
+            raise ValueError(f"unknown settings: {named:.300}{gate.nearest(unknown[0], known)}")
         made[field.name] = _of_types(part, given, field.name)
     return whole(**made)
+
+
+def _check_parts(values: Mapping[str, Any], name: object) -> None:
+    """Refuse parts of settings that hold something else than named values; an empty part counts as missing."""
+    for part in PARTS:
+        if not isinstance(values.get(part) or {}, Mapping):
+            raise ValueError(f"{name}: {part} must be named values, got {str(values[part])[:40]!r}")
 
 
 def conv_lstm_settings(settings: Values) -> Values:
@@ -280,12 +288,11 @@ def read_settings(path: Path) -> Any:
     ValueError
         If it holds none, with its name.
     """
-    import yaml
-
+    content = gate.read_yaml(path)
     try:
-        return settings_from_dict(yaml.safe_load(path.read_text()))
-    except (yaml.YAMLError, ValueError) as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())}") from error
+        return settings_from_dict(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {gate.one_line(error)}") from error
 
 
 def _of_types(kind: Any, values: Mapping[str, Any], name: str) -> Any:
@@ -332,14 +339,13 @@ def task_of_arguments(arguments: Sequence[str]) -> str:
         if name in ("--task", "--config"):
             told[name] = value if equals else following
     task: object = told.get("--task")
-    if task is None and Path(told.get("--config", "")).is_file():
-        import yaml
-
-        try:
-            content = yaml.safe_load(Path(told["--config"]).read_text())
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ValueError(f"{told['--config']} is no YAML file ({' '.join(str(error).split())})") from error
-        task = content.get("task") if isinstance(content, dict) else None
+    if Path(told.get("--config", "")).is_file():
+        # The parser reads the file again; what it would choke on is refused here.
+        content = gate.read_yaml(told["--config"])
+        if not isinstance(content, dict):
+            raise ValueError(f"{told['--config']} holds no named settings: write data:, model: and training:")
+        _check_parts(content, told["--config"])
+        task = content.get("task") if task is None else task
     if task is None:
         return FIRST_TASK
     check_task(task)

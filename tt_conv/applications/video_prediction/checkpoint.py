@@ -1,12 +1,13 @@
 """Trained networks from files: checkpoints of ``tt-conv train``, and published weights."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from tt_conv.applications import gate
 from tt_conv.applications.compression.files import CONFIG, load_compressed, read_weights
 from tt_conv.applications.compression.pretrained import PRETRAINED, PRETRAINED_FOLDER, TRAINING
 from tt_conv.applications.training.checkpoint import (
@@ -45,6 +46,9 @@ def load_predictor(path: Path | str, recipe: str | None = None, channels: int | 
         )
     settings = settings_of_recipe(recipe)
     channels = 1 if channels is None else channels
+    with torch.device("meta"):
+        sizes = [value.numel() for value in build_model(settings.model, channels).state_dict().values()]
+    gate.check_memory(path, 4 * sum(sizes), "the network that it is for")
     model = build_model(settings.model, channels)
     try:
         load_published_state_dict(model, weights)
@@ -76,7 +80,7 @@ def _compressed_predictor(folder: Path, recipe: str | None) -> Trained:
         return Trained(settings_of_recipe(recipe), model.in_channels, (), None, None, model)
     with named(file, "give another folder"):
         # The channels are those of the network, which is described beside it.
-        kept = {**UNCOUNTED, **json.loads(file.read_text()), "channels": model.in_channels}
+        kept = {**UNCOUNTED, **gate.read_json(file, "give another folder"), "channels": model.in_channels}
         account = account_of(kept, FIRST_TASK)
     if recipe is not None:
         account = replace(account, settings=settings_of_recipe(recipe))

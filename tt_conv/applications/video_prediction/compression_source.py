@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from tt_conv.applications import gate
 from tt_conv.applications.compression.step_export import STEP, export_step
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.data.splits import Split
@@ -255,9 +255,9 @@ def read_inputs(path: Path | str) -> Tensor:
     path = Path(path)
     try:
         if path.suffix == ".npy":
-            values: Any = torch.from_numpy(np.load(path, allow_pickle=False))
+            values: Any = torch.from_numpy(gate.read_npy(path))
         else:
-            values = torch.load(path, map_location="cpu", weights_only=True)
+            values = gate.read_torch(path)
     except FileNotFoundError:
         raise
     except Exception as error:

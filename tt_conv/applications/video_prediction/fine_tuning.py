@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.sequences import SequenceDataset
 from tt_conv.applications.training.compression import Tuned
 from tt_conv.applications.training.epochs import EpochBatches
@@ -206,7 +207,7 @@ def _best(task: Recovery, before: dict[str, Tensor], path: str) -> dict[str, Ten
     # NaN is no improvement.
     if not path or not Path(path).exists() or not min(loss for _, loss in task.validated[1:]) < start:
         return before
-    contents = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    contents = gate.read_torch(path)["state_dict"]
     return unwrapped(contents, before)
 
 

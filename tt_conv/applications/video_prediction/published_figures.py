@@ -1,11 +1,11 @@
 """The figures that others have published for the same tasks, and how our protocol differs from theirs."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 
+from tt_conv.applications import gate
 from tt_conv.applications.video_prediction.settings import DataSettings
 from tt_conv.tables import markdown_table
 
@@ -55,7 +55,7 @@ class PublishedTable:
 def published_tables() -> tuple[PublishedTable, ...]:
     """All tables that ship with the package."""
     source = files("tt_conv.applications.video_prediction") / "published_figures.json"
-    return tuple(PublishedTable(**table) for table in json.loads(source.read_text()))
+    return tuple(PublishedTable(**table) for table in gate.read_json(str(source)))
 
 
 def tables_for(data: DataSettings, future: int) -> list[PublishedTable]:

@@ -1,10 +1,10 @@
 """Something-Something V2 as distributed: WebM files, and JSON files that say what happens in them."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Unpack
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.errors import SHOWN, UnusableFile
 from tt_conv.applications.data.folders import VIDEO_ENDINGS
 from tt_conv.applications.data.splits import Split, check_split
@@ -189,9 +189,9 @@ def _entries(path: Path) -> list[dict[str, Any]]:
 
 def _read_json(path: Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise UnusableFile(path, f"not a JSON file ({error})", _FETCH) from error
+        return gate.read_json(path)
+    except ValueError as error:
+        raise UnusableFile(path, gate.problem_of(path, error), _FETCH) from error
 
 
 def _label_file(folder: Path, name: str) -> Path:

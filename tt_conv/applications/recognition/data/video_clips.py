@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.cache import cache_folder, decoded_file
 from tt_conv.applications.data.clips import pair
 from tt_conv.applications.data.errors import SHOWN, Broken, UnusableFile, check_broken, without_broken
@@ -189,7 +190,7 @@ class VideoClips(LabelledClips):
 
     def _read(self, number: int, chosen: NDArray[np.int64], place: tuple[float, float], *, mirror: bool) -> Tensor:
         if self.keep_decoded:
-            pixels = np.load(self._stored(number), mmap_mode="r")[chosen]
+            pixels = gate.read_npy(self._stored(number), mapped=True)[chosen]
         else:
             pixels = chosen_frames(self.videos[number], chosen, self._resized(number), self.channels)
         return cropped(pixels, self.size, place, mirror=mirror)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tt_conv.applications import gate
 from tt_conv.applications.data.own_videos import array_clips, settle
 from tt_conv.applications.data.pixels import ValueRange
 from tt_conv.applications.data.splits import SPLITS, Split, check_split
@@ -163,7 +164,7 @@ class FixedMovingMNIST(ClipWindows):
 
 def _claim(path: Path, protocol: Mapping[str, object]) -> None:
     if path.exists():
-        if json.loads(path.read_text()) != protocol:
+        if gate.read_json(path) != protocol:
             raise FileExistsError(f"{path} tells of sets made otherwise: choose another folder")
         return
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -175,6 +176,7 @@ def _write_sequences(path: Path, sequences: MovingMNIST) -> None:
     shape = (len(sequences), sequences.frames, *sequences.size)
     with replaced_file(path, several_writers=True) as partial:
         stored = np.lib.format.open_memmap(partial, "w+", np.uint8, shape)
+        gate.reserve(partial)
         for first in range(0, len(sequences), _CHUNK):
             for number in range(first, min(first + _CHUNK, len(sequences))):
                 stored[number] = sequences[number].mul(255).round().byte().squeeze(1).numpy()
