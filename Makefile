@@ -10,14 +10,14 @@ demo: $(VENV)/.demo
 	$(BIN)/tt-conv demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses=auto --maxprocesses=8
 
 # The lowest versions that pyproject.toml names, in an environment of their own. Other packages warn of each other there.
 test-lowest:
 	$(PYTHON) -m venv build/lowest
 	$(PYTHON) tools/lowest_versions.py > build/lowest/constraints.txt
 	build/lowest/bin/python -m pip install --quiet --no-compile -c build/lowest/constraints.txt '.[applications,test]'
-	build/lowest/bin/python -m pytest -o filterwarnings=ignore
+	OMP_NUM_THREADS=1 build/lowest/bin/python -m pytest --numprocesses=auto --maxprocesses=8 -o filterwarnings=ignore
 
 # The oldest PyTorch, that of GPU machines, and the newest: hours and tens of GB, for releases. VERSIONS="2.8.0" for others.
 VERSIONS ?=
