@@ -16,6 +16,7 @@ from tt_conv.applications.commands.main import main
 from tt_conv.applications.compression import load_compressed, load_pretrained
 from tt_conv.applications.data.video_file import write_video
 from tt_conv.applications.training import load_trained, run_training
+from tt_conv.applications.video_prediction.compression_source import built
 from tt_conv.applications.video_prediction.settings import DataSettings, ModelSettings, Settings, TrainingSettings
 from tt_conv.layers import FramePredictor
 
@@ -317,3 +318,14 @@ def test_the_network_that_comes_with_the_package() -> None:
     assert (trained.settings.data.given, trained.settings.data.future) == (10, 10)
     for value, other in zip(trained.model.parameters(), load_pretrained().parameters(), strict=True):
         assert torch.equal(value, other)
+
+
+def test_a_factory_that_takes_arguments_is_refused_in_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = "from torch import nn\ndef build(n): return nn.Linear(n, n)\ndef made(n=3): return nn.Linear(n, n)\n"
+    (tmp_path / "factories_with_arguments.py").write_text(source)
+    monkeypatch.syspath_prepend(tmp_path)
+    assert built("factories_with_arguments:made").in_features == 3
+    with pytest.raises(ValueError, match="is called without arguments, and it takes some"):
+        built("factories_with_arguments:build")

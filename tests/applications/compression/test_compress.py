@@ -5,6 +5,8 @@ import importlib
 import json
 import threading
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -519,3 +521,41 @@ class TestBadInput:
 def test_an_empty_batch_is_named(batch: object) -> None:
     with pytest.raises(ValueError, match=r"calibration batch 1 \(\(0, 8, 6, 6\)\) is empty"):
         compress(nn.Conv2d(8, 8, 3), budget=0.5, data=[torch.randn(1, 8, 6, 6), batch])
+
+
+class InPlace(nn.Module):
+    """Inference code: changes in place what the gradient needs."""
+
+    def __init__(self, change: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.one, self.two, self.change = nn.Linear(24, 24), nn.Linear(24, 24), change
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.one(x).relu().sigmoid()
+        self.change(y)
+        return self.two(y)
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (lambda y: y.add_(1.0), lambda y: y + 1.0),
+        (lambda y: y.mul_(2.0), lambda y: y * 2.0),
+        (lambda y: y[:, :3].zero_(), lambda y: torch.cat([0 * y[:, :3], y[:, 3:]], 1)),
+        (lambda y: y.clamp_(max=0.7), lambda y: y.clamp(max=0.7)),
+    ],
+)
+def test_code_that_works_in_place_is_weighed_as_the_same_without(change: Any, same: Any) -> None:
+    x, model = torch.randn(50, 24), InPlace(change)
+
+    class Plain(InPlace):
+        def forward(self, x: Tensor) -> Tensor:
+            return self.two(same(self.one(x).relu().sigmoid()))
+
+    plain = Plain(change)
+    plain.load_state_dict(model.state_dict())
+    found, expected = (
+        Calibration([x]).sensitivities(m, {"one": m.one, "two": m.two}) for m in (model.eval(), plain.eval())
+    )
+    assert found == pytest.approx(expected, rel=1e-5)
+    assert all(found.values())

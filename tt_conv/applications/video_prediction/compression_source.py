@@ -1,6 +1,7 @@
 """What ``tt-conv compress`` starts from: a network and the data that it is for."""
 
 import importlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Mapping
@@ -234,6 +235,15 @@ def built(factory: str) -> nn.Module:
     make = getattr(module, name, None)
     if not callable(make):
         raise ValueError(f"--model: {module_name} has no function {name!r}")
+    try:
+        inspect.signature(make).bind()
+    except TypeError as error:
+        raise ValueError(
+            f"--model: {factory} is called without arguments, and it takes some ({error}): name a function without, "
+            "such as def build(): return Network(3)"
+        ) from error
+    except ValueError:  # without a signature, as some of C
+        pass
     network = make()
     if not isinstance(network, nn.Module):
         raise ValueError(f"--model: {factory} returned a {type(network).__name__}, expected a torch.nn.Module")
