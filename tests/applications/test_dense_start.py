@@ -184,10 +184,11 @@ def test_what_it_leaves_is_an_ordinary_conv_tt_lstm(whole: Path) -> None:
         ("plateau", 1 / 6, 5),
     ],
 )
+@pytest.mark.parametrize("minutes", [0.0, 1e-9])  # checkpoints after epochs, or after every step
 def test_resumed_before_at_and_after_the_switch(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, dense_start: float, step: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, dense_start: float, step: int, minutes: float
 ) -> None:
-    settings = tiny(schedule=schedule, dense_start=dense_start, patience=1)
+    settings = tiny(schedule=schedule, dense_start=dense_start, patience=1, checkpoint_minutes=minutes)
     run_training(settings, tmp_path / "whole")
     with monkeypatch.context() as patched:
         stops_before(patched, step)

@@ -164,6 +164,36 @@ def test_resumed_after_an_interruption(
     assert rows[0] == rows[1]
 
 
+@pytest.mark.parametrize("schedule", ["plateau", "one_cycle"])
+@pytest.mark.parametrize("step", [1, 5, 8])
+def test_resumed_within_an_epoch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, schedule: str, step: int) -> None:
+    """With checkpoints after every step nothing is done twice, and the end is that of a training left alone."""
+    settings = tiny(schedule=schedule, checkpoint_minutes=1e-9)
+    settings = replace(settings, data=replace(settings.data, sequences=21))  # 5 steps in an epoch
+    run_training(replace(settings, training=replace(settings.training, checkpoint_minutes=0.0)), tmp_path / "whole")
+    original, done = VideoPrediction.training_step, []
+
+    def dies(task: VideoPrediction, batch: Any) -> Any:
+        if task.global_step == step and len(done) == step:
+            done.append(-1)
+            raise SystemExit
+        done.append(task.global_step)
+        return original(task, batch)
+
+    monkeypatch.setattr(VideoPrediction, "training_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(settings, tmp_path / "parts")
+    kept = torch.load(tmp_path / "parts" / "last.ckpt", weights_only=True)
+    assert (kept["global_step"], kept["tt_conv"]["epochs_done"]) == (step, step // 5)
+    assert resume_training(tmp_path / "parts")
+    assert done == [*range(step), -1, *range(step, 15)]
+    for name in ("last.ckpt", "best.ckpt"):
+        assert same(weights(tmp_path / "whole" / name), weights(tmp_path / "parts" / name))
+    rows = [[row | {"seconds": ""} for row in history(tmp_path / name)] for name in ("whole", "parts")]
+    assert rows[0] == rows[1]
+    assert all(float(row["seconds"]) < 600 for row in history(tmp_path / "parts"))
+
+
 def command(settings: Settings, folder: Path) -> list[str]:
     file = folder.with_suffix(".yaml")
     file.write_text(yaml.safe_dump(settings_to_dict(settings)))
@@ -190,7 +220,7 @@ def test_resumed_after_a_kill(tmp_path: Path) -> None:
 def test_two_processes_train_as_one(tmp_path: Path) -> None:
     settings = tiny(epochs=2, precision="64")
     run_training(settings, tmp_path / "one")
-    both = replace(settings, training=replace(settings.training, devices="2", strategy="ddp"))
+    both = replace(settings, training=replace(settings.training, devices="2", strategy="ddp", checkpoint_minutes=1e-9))
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     finished = subprocess.run(
         [sys.executable, *torchrun, *command(both, tmp_path / "two")],

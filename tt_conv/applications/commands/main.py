@@ -79,7 +79,8 @@ def _check_resume(words: list[str]) -> None:
     if "--resume" in options and others:
         raise ValueError(
             f"--resume goes on by the settings of the training, {', '.join(others)} would not count: leave that out, "
-            "or change settings.yaml in its folder (where the data are, or the devices)"
+            "or change settings.yaml in its folder (where the data are, the devices, and more epochs if "
+            "training.schedule is plateau)"
         )
 
 

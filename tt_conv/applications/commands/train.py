@@ -10,7 +10,7 @@ TEXT = """Train a network: tt-conv train --config moving_mnist_conv_tt_lstm_smal
 
 --config takes a YAML file or the name of a recipe (tt-conv recipes lists them); what is given after it on the command
 line counts instead of what it says. The folder gets best.ckpt and last.ckpt, history.csv, a TensorBoard log and, where
-frames are predicted, sample pictures. Ctrl-C stops; --resume goes on from the last complete epoch.
+frames are predicted, sample pictures. Ctrl-C stops; --resume goes on from last.ckpt.
 """
 
 

@@ -44,6 +44,9 @@ class TrainedByRecipe(TrainingModule):
         self.sequences_seen = 0
         self.dense_start: DenseStart | None = None
         self.is_dense = False
+        self._losses = torch.zeros((), dtype=torch.float64)
+        self._seen = self._steps = 0
+        self._resumed_epoch = -1
 
     def begin_dense(self, dense: nn.Module, steps: int, batches: Callable[[], Sequence[Any]]) -> None:
         """Begin with a ConvLSTM and convert it to the model after so many steps.
@@ -107,7 +110,7 @@ class TrainedByRecipe(TrainingModule):
         numbers, samples = batch
         loss = self.step_loss(numbers, samples)
         self.log("loss", loss.detach(), prog_bar=True)
-        self._losses += loss.detach().double() * len(numbers)
+        self._losses = self._losses.to(self.device) + loss.detach().double() * len(numbers)
         self._seen += len(numbers)
         self._steps += 1
         return loss
@@ -116,6 +119,15 @@ class TrainedByRecipe(TrainingModule):
         self._losses = torch.zeros((), dtype=torch.float64, device=self.device)
         self._seen = 0
         self._steps = 0
+
+    @property
+    def within_epoch(self) -> bool:
+        """Whether there are steps of the epoch both behind and ahead."""
+        return 0 < self._steps < self.trainer.num_training_batches
+
+    def batches_done(self, epoch: int) -> int:
+        """How many batches of an epoch were trained on before the training was resumed within it."""
+        return self._steps if epoch == self._resumed_epoch else 0
 
     def on_validation_epoch_start(self) -> None:
         self._validation: dict[str, Tensor] = {}
@@ -173,16 +185,28 @@ class TrainedByRecipe(TrainingModule):
             "settings": settings_to_dict(self.settings),
             **self.facts(),
             "plateau": self.plateau.state_dict(),
-            "epochs_done": self.current_epoch + 1,
+            "epochs_done": self.current_epoch + (not self.within_epoch),
             "sequences_seen": self.sequences_seen,
             "validation_loss": self.validation_loss,
         }
         if self.is_dense:
             checkpoint[CHECKPOINT_KEY]["dense"] = True
+        if self.within_epoch:
+            trained = self.all_gather(torch.stack([self._losses, torch.full_like(self._losses, self._seen)]))
+            checkpoint[CHECKPOINT_KEY]["epoch"] = {
+                "steps": self._steps,
+                "trained": torch.as_tensor(trained).reshape(-1, 2).cpu(),  # of every process: summed losses, samples
+            }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         kept = checkpoint[CHECKPOINT_KEY]
         self.plateau = PlateauSchedule(**kept["plateau"])
         self.sequences_seen = kept["sequences_seen"]
+        if "epoch" in kept:
+            self._resumed_epoch, self._steps = kept["epochs_done"], kept["epoch"]["steps"]
+            trained, rank = kept["epoch"]["trained"], self.trainer.global_rank
+            if len(trained) != self.trainer.world_size:  # other devices than before: the first process has it all
+                trained = torch.cat([trained.sum(0, keepdim=True), torch.zeros(self.trainer.world_size - 1, 2)])
+            self._losses, self._seen = trained[rank, 0].to(self.device), int(trained[rank, 1])
         if self.dense_start is not None and not kept.get("dense"):
             self.model, self.is_dense = self.dense_start.target, False

@@ -22,11 +22,14 @@ BEST, LAST = "best.ckpt", "last.ckpt"
 class Checkpoints(Checkpoint):
     """Writes ``last.ckpt`` after every epoch and ``best.ckpt`` after those with the smallest validation loss yet.
 
-    An epoch that was interrupted leaves no checkpoint: resuming begins at the start of it.
+    Within an epoch, ``last.ckpt`` is written anew whenever so many minutes have passed, 0 for never: a training that
+    is killed loses what it did since.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, minutes: float) -> None:
         self.folder = folder
+        self.seconds = 60 * minutes or float("inf")
+        self._written = time.monotonic()
         self.best = float("inf")
         self.best_is_dense = False
 
@@ -46,15 +49,30 @@ class Checkpoints(Checkpoint):
         self.best_is_dense = pl_module.is_dense
         better = pl_module.validation_loss < self.best
         self.best = min(self.best, pl_module.validation_loss)
+        self._write(trainer, [BEST] * better + [LAST])
+
+    def on_train_start(self, *_: Any) -> None:
+        self._written = time.monotonic()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        assert isinstance(pl_module, TrainedByRecipe)
+        if self.seconds == float("inf") or not pl_module.within_epoch:
+            return
+        # Clocks differ, and every process must take part: the first one says when.
+        if trainer.strategy.broadcast(time.monotonic() - self._written >= self.seconds):
+            self._write(trainer, [LAST])
+
+    def _write(self, trainer: pl.Trainer, names: list[str]) -> None:
         # Every process takes part in collecting the state; one writes it.
         state = trainer._checkpoint_connector.dump_checkpoint()
         if trainer.is_global_zero:
             buffer = io.BytesIO()
             torch.save(state, buffer)
-            for name in [BEST] * better + [LAST]:
+            for name in names:
                 with replaced_file(self.folder / name, to_disk=True) as partial:
                     partial.write_bytes(buffer.getvalue())
         trainer.strategy.barrier()
+        self._written = time.monotonic()
 
 
 class History(Callback):
@@ -66,10 +84,11 @@ class History(Callback):
         self._start = 0.0
 
     def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
+        return {"rows": self.rows, "seconds": time.perf_counter() - self._start}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.rows = list(state_dict["rows"])
+        self._start = time.perf_counter() - state_dict.get("seconds", 0.0)
 
     def on_train_epoch_start(self, *_: Any) -> None:
         self._start = time.perf_counter()

@@ -65,6 +65,8 @@ class EpochBatches(Sampler[list[int]]):
         The order is a function of both.
     rank, world_size : int
         Which process this is, and how many there are; their number divides ``batch_size``.
+    done : int
+        Batches at the start of the epoch that are passed over; they still count in the length.
 
     Examples
     --------
@@ -75,7 +77,7 @@ class EpochBatches(Sampler[list[int]]):
     """
 
     def __init__(
-        self, length: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1
+        self, length: int, batch_size: int, *, seed: int, epoch: int, rank: int = 0, world_size: int = 1, done: int = 0
     ) -> None:
         if batch_size % world_size:
             raise ValueError(f"batch_size ({batch_size}) must be a multiple of the number of processes ({world_size})")
@@ -83,13 +85,13 @@ class EpochBatches(Sampler[list[int]]):
         if not self.batch_size:
             raise ValueError(f"{length} samples are too few for {world_size} processes")
         self.order = np.random.default_rng([seed, ORDER, epoch]).permutation(length).tolist()
-        self.rank, self.world_size = rank, world_size
+        self.rank, self.world_size, self.done = rank, world_size, done
 
     def __len__(self) -> int:
         return len(self.order) // self.batch_size
 
     def __iter__(self) -> Iterator[list[int]]:
         share = self.batch_size // self.world_size
-        for batch in range(len(self)):
+        for batch in range(self.done, len(self)):
             start = batch * self.batch_size + self.rank * share
             yield self.order[start : start + share]

@@ -40,7 +40,7 @@ _PRECISIONS: dict[str, Any] = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "1
 _MAY_CHANGE = {
     "data": {"path", "cache", "workers"},
     "model": set[str](),
-    "training": {"accelerator", "devices", "strategy", "nodes", "pictures_every"},
+    "training": {"accelerator", "devices", "strategy", "nodes", "checkpoint_minutes", "pictures_every"},
 }
 
 
@@ -94,7 +94,7 @@ def run_training(settings: AnySettings, out: Path | str | None = None) -> bool:
 
 
 def resume_training(folder: Path | str) -> bool:
-    """Go on with a training that was stopped, from the end of its last complete epoch.
+    """Go on with a training that was stopped, from its ``last.ckpt``, as if it had not been.
 
     Parameters
     ----------
@@ -163,7 +163,7 @@ def _check_unchanged(settings: AnySettings, checkpoint: Path, file: Path) -> Non
     if changed:
         raise ValueError(
             f"{file} was changed since {checkpoint} was written: {', '.join(changed)}: put that back, or start anew "
-            "with tt-conv train --config"
+            "with tt-conv train --config; only training.schedule=plateau can be given more epochs"
         )
 
 
@@ -222,7 +222,7 @@ class _Prepared:
                     RunBar(self.steps, recipe.epochs),
                     History(folder),
                     *self.application.callbacks(self.settings, folder, self.validation),
-                    Checkpoints(folder),
+                    Checkpoints(folder, recipe.checkpoint_minutes),
                 ],
                 enable_checkpointing=True,
                 enable_model_summary=False,
@@ -288,6 +288,7 @@ class _Batches(pl.LightningDataModule):
             epoch=trainer.current_epoch,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
+            done=trainer.lightning_module.batches_done(trainer.current_epoch),
         )
         return self._loader(EpochOfSamples(self.train, trainer.current_epoch), batch_sampler=batches)
 
@@ -320,6 +321,11 @@ def check_recipe(recipe: TrainingSettings) -> None:
             raise ValueError(f"training.{name} must be at least 1, got {getattr(recipe, name)}")
     if recipe.devices != "auto" and not (recipe.devices.isdigit() and int(recipe.devices) > 0):
         raise ValueError(f"training.devices must be a number of devices, or auto, got {recipe.devices!r}")
+    if not 0 <= recipe.checkpoint_minutes < math.inf:
+        raise ValueError(
+            "training.checkpoint_minutes must be a number of minutes, or 0 for checkpoints at the end of epochs only, "
+            f"got {recipe.checkpoint_minutes}"
+        )
     if recipe.seed < 0:
         raise ValueError(f"training.seed must not be negative, got {recipe.seed}")
     if not 0 < recipe.learning_rate < math.inf:

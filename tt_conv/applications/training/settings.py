@@ -61,6 +61,8 @@ class TrainingSettings:
         32, bf16 (convolutions in bfloat16), fp16 (in float16, with scaled losses; GPU only) or 64.
     seed : int
         Of all that is random in a training.
+    checkpoint_minutes : float
+        last.ckpt is written after every epoch, and within an epoch whenever so many minutes have passed; 0 for never.
     accelerator : str
         auto, cpu, gpu or another that Lightning knows.
     devices : str
@@ -90,6 +92,7 @@ class TrainingSettings:
     start: Literal["xavier", "default"] = "xavier"
     precision: Literal["32", "bf16", "fp16", "64"] = "32"
     seed: int = 0
+    checkpoint_minutes: float = 10.0
     accelerator: str = "auto"
     devices: str = "1"
     strategy: str = "auto"
