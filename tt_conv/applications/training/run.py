@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader
 
 from tt_conv.applications import gate
 from tt_conv.applications.output import OutputFolder
+from tt_conv.applications.training.by_recipe import TrainedByRecipe
 from tt_conv.applications.training.callbacks import BEST, LAST, Checkpoints, History, RunBar
 from tt_conv.applications.training.checkpoint import CHECKPOINT_KEY, account_of, named, read_checkpoint
 from tt_conv.applications.training.dense_start import calibration_batches
@@ -281,6 +282,8 @@ class _Batches(pl.LightningDataModule):
 
     def train_dataloader(self) -> DataLoader:
         trainer, recipe = self._trainer(), self.settings.training
+        task = trainer.lightning_module
+        assert isinstance(task, TrainedByRecipe)
         batches = EpochBatches(
             len(self.train),
             recipe.batch_size,
@@ -288,7 +291,7 @@ class _Batches(pl.LightningDataModule):
             epoch=trainer.current_epoch,
             rank=trainer.global_rank,
             world_size=trainer.world_size,
-            done=trainer.lightning_module.batches_done(trainer.current_epoch),
+            done=task.batches_done(trainer.current_epoch),
         )
         return self._loader(EpochOfSamples(self.train, trainer.current_epoch), batch_sampler=batches)
 
