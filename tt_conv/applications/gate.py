@@ -17,12 +17,13 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 from tokenize import TokenError
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DEEPEST = 64
 """Levels of lists and mappings in a description; ours have four."""
@@ -101,6 +102,8 @@ def read_torch(path: Path | str) -> Any:
     ValueError
         If it is no such file, is damaged, or holds tensors that are not ordinary ones.
     """
+    import torch  # here, since settings are read without it
+
     path = Path(path)
     with path.open("rb") as file:  # for the plain error of a file that is missing or may not be read
         is_archive = file.read(2) == b"PK"
@@ -143,6 +146,8 @@ def _check_archive(path: Path) -> None:
 
 def _check_tensors(path: Path | str, contents: Any) -> None:
     """Refuse tensors without values of their own, wherever they are: they are lists, mappings or tensors themselves."""
+    from torch import Tensor
+
     waiting: list[tuple[str, Any]] = [("", contents)]
     seen: set[int] = set()
     while waiting:
@@ -156,8 +161,10 @@ def _check_tensors(path: Path | str, contents: Any) -> None:
             waiting += [(f"{name}.{str(key)[:80]}" if name else str(key)[:80], part) for key, part in items]
 
 
-def _not_ordinary(value: Tensor) -> str | None:
+def _not_ordinary(value: "Tensor") -> str | None:
     """Say what keeps a tensor from being weights; nothing is computed with it for that."""
+    import torch
+
     if value.is_nested or value.layout != torch.strided:
         return f"has the layout {value.layout}"
     if value.device.type == "meta":
@@ -171,10 +178,12 @@ def _not_ordinary(value: Tensor) -> str | None:
 
 def check_weights(path: Path | str, weights: Mapping[Any, Any]) -> None:
     """Refuse weights that no network can have: names that are no names, types that are no numbers, infinities."""
+    import torch
+
     for name, value in weights.items():
         if not isinstance(name, str) or not name.isprintable() or len(name) > 1000:
             raise ValueError(f"{path}: {str(name)[:40]!r} is no name of a weight: give a state dict")
-        if not isinstance(value, Tensor):
+        if not isinstance(value, torch.Tensor):
             raise ValueError(f"{path}: the weight {name} is a {type(value).__name__}: give ordinary tensors")
         if (reason := _not_ordinary(value)) is not None:
             raise ValueError(f"{path}: the weight {name} {reason}: give a file with ordinary tensors")

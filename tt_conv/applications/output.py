@@ -127,6 +127,7 @@ def replaced_file(path: Path, *, to_disk: bool = False, several_writers: bool = 
     """
     own = f"{os.getpid()}-{threading.get_ident()}-" if several_writers else ""
     partial = path.with_name(f".partial-{own}{path.name}")
+    partial.unlink(missing_ok=True)  # what was left there may be a link, and its target somebody else's file
     try:
         yield partial
         if to_disk:

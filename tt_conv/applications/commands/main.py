@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from importlib import import_module
 from typing import Any, NoReturn
 
-import torch
 from jsonargparse import ArgumentParser, auto_cli
 
 from tt_conv._version import __version__
@@ -42,7 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except KeyboardInterrupt:
         print("tt-conv: interrupted", file=sys.stderr)
         sys.exit(130)
-    except (ValueError, OSError, ImportError, MemoryError, RecursionError, torch.OutOfMemoryError) as error:
+    except _to_be_mended() as error:
         if os.environ.get("TT_CONV_TRACEBACK"):
             raise
         print(f"tt-conv: error: {_in_one_line(error)}", file=sys.stderr)
@@ -101,10 +100,20 @@ def _nearest(message: str, parser: ArgumentParser) -> str:
     return f"{said} ({parser.prog.replace(' [options]', '')} --help lists what there is)"
 
 
+def _to_be_mended() -> tuple[type[Exception], ...]:
+    return (ValueError, OSError, ImportError, RecursionError, *_memory_errors())
+
+
+def _memory_errors() -> tuple[type[Exception], ...]:
+    """What PyTorch raises when memory runs out, if it was imported at all."""
+    torch = sys.modules.get("torch")
+    return (MemoryError,) if torch is None else (MemoryError, torch.OutOfMemoryError)
+
+
 def _in_one_line(error: Exception) -> str:
     if isinstance(error, ImportError) and (message := missing_extra(error)):
         return message
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+    if isinstance(error, _memory_errors()):
         return (
             f"the memory does not suffice ({' '.join(str(error).split())[:200] or 'MemoryError'}): give smaller sizes"
         )

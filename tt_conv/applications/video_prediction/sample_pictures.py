@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from tt_conv.applications.data.sequences import SequenceDataset
+from tt_conv.applications.output import replaced_file
 from tt_conv.applications.pictures import draw_strips
 from tt_conv.applications.video_prediction.module import VideoPrediction
 
@@ -32,6 +33,5 @@ class SamplePictures(Callback):
             predicted = pl_module.model(frames[:, :given], future)[:, -future:].float().cpu()
         examples = [{"truth": a, "predicted": b} for a, b in zip(self.sequences, predicted, strict=True)]
         self.folder.mkdir(exist_ok=True)
-        partial = self.folder / f".partial-{epoch}.png"
-        draw_strips(partial, examples, given, f"after epoch {epoch}")
-        partial.replace(self.folder / f"epoch_{epoch:04d}.png")
+        with replaced_file(self.folder / f"epoch_{epoch:04d}.png") as partial:
+            draw_strips(partial, examples, given, f"after epoch {epoch}")
