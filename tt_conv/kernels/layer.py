@@ -431,6 +431,52 @@ class TensorizedConv(nn.Module):
             conv.bias = nn.Parameter(self.bias.detach().clone(), self.bias.requires_grad)
         return conv.train(self.training)
 
+    def to_plain(self) -> nn.Sequential:
+        """Return ordinary convolutions, one after the other, with copies of the weights, that compute the same.
+
+        Of the ways to merge adjacent factors, the one with the fewest parameters is taken. Groups share factors, which
+        ordinary convolutions cannot: theirs are repeated.
+        """
+        chains = self._kind.chains(self._weights())
+        chain = min(chains, key=lambda chain: (self._parameters_of(chain), len(chain)))
+        sides = self._convolution.sides
+        # Only "same" with an even kernel pads one side more, and then one link has all taps of an axis.
+        uneven = any(before != after for before, after in sides)
+        spread = [[n for n, link in enumerate(chain) if link.shape[2 + a] > 1] or [0] for a in range(self.dim)]
+        trained = any(factor.requires_grad for factor in self.factors.values())
+        convolutions = []
+        for number, link in enumerate(chain):
+            kernel, groups = link.kernel.detach(), link.groups * self.groups
+            if number < len(chain) - 1:
+                kernel = kernel.repeat(self.groups, *(1,) * (kernel.ndim - 1))
+            # A frame is extended once, before the first taps along an axis; positions are left out after the last.
+            padding: Any = tuple(side[0] if axis[0] == number else 0 for side, axis in zip(sides, spread, strict=True))
+            if uneven:
+                padding = "same" if max(kernel.shape[2:]) > 1 else padding
+            stride: Any = tuple(s if axis[-1] == number else 1 for s, axis in zip(self.stride, spread, strict=True))
+            mode: Any = self.padding_mode if padding == "same" or any(padding) else "zeros"
+            conv = MODULES[self.dim](
+                kernel.shape[1] * groups,
+                kernel.shape[0],
+                tuple(kernel.shape[2:]),  # type: ignore[arg-type]
+                stride,
+                padding,
+                self.dilation,  # type: ignore[arg-type]
+                groups,
+                bias=False,
+                padding_mode=mode,
+                device="meta",
+            )
+            conv.weight = nn.Parameter(kernel.clone(memory_format=torch.contiguous_format), trained)
+            convolutions.append(conv)
+        if self.bias is not None:
+            convolutions[-1].bias = nn.Parameter(self.bias.detach().clone(), self.bias.requires_grad)
+        return nn.Sequential(*convolutions).train(self.training)
+
+    def _parameters_of(self, chain: KernelChain) -> int:
+        counts = [math.prod(link.shape) for link in chain]
+        return self.groups * sum(counts[:-1]) + counts[-1]
+
     def to_factorized(self) -> Any:
         """Return a copy of the kernel as a CPTensor, TuckerTensor or TTTensor of TensorLy-Torch.
 
