@@ -175,7 +175,7 @@ def test_recipes_by_name(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_train_by_a_recipe_and_flags(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    small = "--data.size 16 --data.digit_size 8 --data.sequences 4 --data.validation_sequences 2 --training.epochs 1"
+    small = "--data.size 16 --data.digit_size 8 --data.sequences 4 --data.validation_sequences 2 --training.epochs 2"
     arguments = [
         "train",
         "--config",
@@ -186,7 +186,7 @@ def test_train_by_a_recipe_and_flags(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     status, printed, errors = run([*arguments, "--out", str(tmp_path / "run")], capsys)
     assert (status, errors) == (0, "")
-    assert "1/1 steps" in printed
+    assert "2/2 steps" in printed
     assert (tmp_path / "run" / "best.ckpt").exists()
     status, _, errors = run([*arguments, "--out", str(tmp_path / "run")], capsys)
     assert status == 2

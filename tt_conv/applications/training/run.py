@@ -186,7 +186,10 @@ class _Prepared:
         self.task = self.application.training(settings, self.train, self.steps)
         if recipe.dense_start:
             if self.steps < 2:
-                raise ValueError(f"training.dense_start needs a training of at least 2 steps, got {self.steps}")
+                raise ValueError(
+                    f"training.dense_start needs a training of at least 2 steps, got {self.steps}; "
+                    "training.dense_start=0 begins with the ConvTT-LSTM"
+                )
             dense = self.application.training(conv_lstm_settings(settings), self.train, self.steps)
             share = min(max(round(recipe.dense_start * self.steps), 1), self.steps - 1)
             self.task.begin_dense(dense.model, share, self._calibration)
