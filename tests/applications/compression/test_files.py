@@ -135,6 +135,11 @@ class TestRefused:
         file = folder / "model.safetensors"
         weights = safetensors.load_file(file)
         safetensors.save_file({name: value.int() for name, value in weights.items()}, file)
+        with pytest.raises(ValueError, match="its content is not what config.json says"):
+            load_compressed(None, folder)
+        config = json.loads((folder / "config.json").read_text())
+        del config["sha256"]  # as written before there were checksums
+        (folder / "config.json").write_text(json.dumps(config))
         for instance in (None, predictor()):
             with pytest.raises(ValueError, match=r"expected torch\.float32, got torch\.int32"):
                 load_compressed(instance, folder)
@@ -145,9 +150,12 @@ class TestRefused:
         many = {**arguments, "layers_per_block": [4096], "order": 4096}
         config["model"] = {"class": "FramePredictor", "arguments": many}
         deep = json.dumps(config).replace("4096]", "[" * 900 + "]" * 900 + "]")
-        for text in (json.dumps(config), deep):
+        for text, message in (
+            (json.dumps(config), "sizes of the model are out of range"),
+            (deep, "nested more than 64"),
+        ):
             (folder / "config.json").write_text(text)
-            with pytest.raises(ValueError, match="sizes of the model are out of range"):
+            with pytest.raises(ValueError, match=message):
                 load_compressed(None, folder)
 
     @pytest.mark.parametrize(

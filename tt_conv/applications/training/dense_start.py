@@ -151,10 +151,10 @@ def carry_over(optimizer: torch.optim.Optimizer, before: nn.Module, after: nn.Mo
     >>> optimizer = torch.optim.Adam(model.parameters())
     >>> model(torch.rand(2, 5, 1, 8, 8))[0].square().mean().backward()
     >>> optimizer.step()
-    >>> converted, report = to_conv_tt_lstm(model, rank=2)
+    >>> converted, report = to_conv_tt_lstm(model, order=2, steps=2, rank=2)
     >>> carry_over(optimizer, model, converted)
     >>> [len(group["params"]) for group in optimizer.param_groups], len(optimizer.state)
-    ([2, 8], 2)
+    ([2, 7], 2)
     """
     old = dict(before.named_parameters())
     shapes = {name: parameter.shape for name, parameter in old.items()}
