@@ -135,7 +135,7 @@ class TestRefused:
         file = folder / "model.safetensors"
         weights = safetensors.load_file(file)
         safetensors.save_file({name: value.int() for name, value in weights.items()}, file)
-        with pytest.raises(ValueError, match="its content is not what config.json says"):
+        with pytest.raises(ValueError, match=r"its content is not what config\.json says"):
             load_compressed(None, folder)
         config = json.loads((folder / "config.json").read_text())
         del config["sha256"]  # as written before there were checksums
