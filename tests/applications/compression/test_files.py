@@ -1,6 +1,7 @@
 """Compressed networks written and read back."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -115,10 +116,17 @@ def test_an_instance_keeps_its_dtype(stored: torch.dtype, tmp_path: Path) -> Non
     assert all(p.dtype == stored for p in load_compressed(None, ours).parameters())
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A compressed folder, to be copied."""
+    torch.manual_seed(0)
+    return save_compressed(compress(predictor(), budget=0.5)[0], tmp_path_factory.mktemp("written") / "smaller")
+
+
 class TestRefused:
     @pytest.fixture
-    def folder(self, tmp_path: Path) -> Path:
-        return save_compressed(compress(predictor(), budget=0.5)[0], tmp_path / "smaller")
+    def folder(self, written: Path, tmp_path: Path) -> Path:
+        return Path(shutil.copytree(written, tmp_path / "smaller"))
 
     def test_truncated_weights(self, folder: Path) -> None:
         weights = folder / "model.safetensors"
