@@ -40,7 +40,7 @@ def test_published_weights(prefix: str) -> None:
 def test_what_torch_writes() -> None:
     """The names that wrappers of PyTorch give, of the whole model or of a part."""
     net, part = Net(), Net()
-    part.first = torch.compile(part.first, backend="eager")  # type: ignore
+    part.first = torch.compile(part.first, backend="eager")
     averaged = AveragedModel(net)
     whole = [torch.compile(model, backend="eager") for model in (net, averaged)]
     for wrapped in (*whole, nn.DataParallel(net), averaged, part):

@@ -264,7 +264,10 @@ def test_a_value_forgotten_between_the_question_and_the_answer_is_made_again() -
 
 def test_what_is_made_of_older_weights_is_not_kept_for_newer_ones() -> None:
     layer, kept = nn.Linear(1, 1, bias=False).eval(), Kept()
-    value = lambda: layer.weight.item()  # noqa: E731
+
+    def value() -> float:
+        return layer.weight.item()
+
     with torch.no_grad():
         layer.weight.fill_(1)
 
